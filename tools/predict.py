@@ -1,0 +1,47 @@
+#!/usr/bin/env python
+"""Detect objects in pictures: tools/predict.py CHECKPOINT PATHS... [--output DIR].
+
+PATHS are files, folders (searched through) and globs. Draws each picture and writes predictions.json, boxes in pixels
+of the original picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Detect objects in pictures with a checkpoint.")
+    parser.add_argument("checkpoint", help="last.pth or best.pth of a run")
+    parser.add_argument("paths", nargs="+", metavar="PATHS", help="files, folders, globs")
+    parser.add_argument("--output", default="predictions", metavar="DIR", help="default: predictions")
+    parser.add_argument("--score", type=float, default=0.3, help="weaker detections are left out (default 0.3)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    parser.add_argument("--no-pictures", action="store_true", help="write predictions.json only")
+    parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE", help="modules of your own that it may use")
+    return parser.parse_args()
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Predict, and return the exit code."""
+    from transfer.cli import configure_logging
+    from transfer.prediction import predict_paths
+
+    configure_logging()
+    predict_paths(
+        arguments.checkpoint,
+        arguments.paths,
+        output=arguments.output,
+        score=arguments.score,
+        device=arguments.device,
+        pictures=not arguments.no_pictures,
+        trust=arguments.trust,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    parsed = parse_arguments()
+    from transfer.cli import run
+
+    run(lambda: main(parsed))

@@ -1,0 +1,403 @@
+"""Joins the folders: from a config, or from a checkpoint, to data sets, task, loaders and a run.
+
+This is the one module that knows all of them; only tools and experiments import it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from backbones.contract import Backbone
+from backbones.norms import convert_synchronized
+from transfer.batch.collate import Collate, make_loader
+from transfer.batch.requests import RequestBatches, evaluation_batches
+from transfer.batch.view import TrainingView
+from transfer.build import TRUSTED_MODULES, Node, build, check_arguments, from_json, resolve, to_json
+from transfer.data.subset import split_validation
+from transfer.engine.checkpoint import FORMAT, Checkpoint, library_versions
+from transfer.engine.distributed import World
+from transfer.engine.evaluate import measure, predict_all
+from transfer.engine.task import DetectionTask
+from transfer.engine.train import MetricLike, Run, TrainingSettings
+from transfer.optim.ema import EMA
+from transfer.optim.precision import Precision
+from transfer.types import Batch, DetectionDataset, Prediction, UserError
+
+logger = logging.getLogger("trickstack")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings:
+    """The config's `loader`."""
+
+    batch_size: int
+    """Images of one optimizer step, over all processes and micro-batches."""
+    test_batch_size: int = 1
+    """Images a forward pass in testing, on each process."""
+    shapes: Any = None
+    """How a batch's shape is chosen; None: the augmentation decides."""
+    size_divisor: int = 32
+    aspect_grouping: bool = False
+    """Batches of landscape or of portrait images: less padding."""
+    workers: int = 2
+    """Processes that prepare batches, for each process of the run."""
+    on_broken: str = "stop"
+    """"stop" at an image that cannot be read, or "skip" it and draw another."""
+
+
+def number_of_workers(asked: int) -> int:
+    """The asked number, but no more than the machine has cores beside the one that trains."""
+    return min(asked, max(0, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else asked))
+
+
+def set_data_root(config: Node, root: str) -> None:
+    """Let every data set of the config that has a `root` read from another place.
+
+    Raises:
+        UserError: no data set of the config has one.
+    """
+    found = False
+    for node in config["data"].values():
+        if isinstance(node, dict) and ("root" in node or "root" in inspect.signature(resolve(node["type"])).parameters):
+            node["root"] = root
+            found = True
+    if not found:
+        raise UserError(
+            f"--data {root!r}: no data set of this config has a root; override its paths with --cfg-options"
+        )
+
+
+def build_dataset(node: Node, where: str, class_names: Sequence[str] | None, trusted: Sequence[str] | None) -> Any:
+    """A data set whose labels are in the given order, where one is given and the config does not say otherwise.
+
+    Raises:
+        UserError: its classes are others.
+    """
+    if not isinstance(node, dict) or "type" not in node:
+        raise UserError(f"{where}={node!r} must be dict(type=..., ...)")
+    given = {}
+    if class_names is not None and "class_names" in inspect.signature(resolve(node["type"], trusted)).parameters:
+        given["class_names"] = tuple(class_names)
+    dataset = build(node, where, trusted=trusted, **given)
+    if class_names is not None and tuple(dataset.class_names) != tuple(class_names):
+        raise UserError(
+            f"{where} has the classes {', '.join(dataset.class_names)}; needed, in this order: "
+            f"{', '.join(class_names)}. Give class_names or rename"
+        )
+    return dataset
+
+
+@dataclass
+class Data:
+    """The data sets of a config."""
+
+    train: DetectionDataset
+    measured: DetectionDataset
+    """What is evaluated during the run: validation data, or where there is none, the test set."""
+    has_validation: bool
+    test_node: Node
+
+
+def build_data(config: Node) -> Data:
+    """The training set and what is evaluated during the run.
+
+    `data.val` is a data set, a fraction of the training set to hold out, or None: the test set is measured, and no
+    checkpoint is called best.
+    """
+    nodes = config["data"]
+    unknown = set(nodes) - {"train", "val", "test"}
+    if unknown or not {"train", "test"} <= set(nodes):
+        raise UserError(f"data has {', '.join(map(repr, nodes))}; give train, test and val (or val=None)")
+    train = build_dataset(nodes["train"], "data.train", None, None)
+    val = nodes.get("val")
+    if isinstance(val, float):
+        train, held_out = split_validation(train, val, config["training"].get("seed", 0))
+        return Data(train, held_out, True, nodes["test"])
+    if val is not None:
+        measured = build_dataset(val, "data.val", train.class_names, None)
+        return Data(train, measured, True, nodes["test"])
+    return Data(train, build_dataset(nodes["test"], "data.test", train.class_names, None), False, nodes["test"])
+
+
+def build_task(config: Node, num_classes: int, trusted: Sequence[str] | None = None) -> DetectionTask:
+    """Model, criterion and postprocess."""
+    model = build(config["model"], "model", trusted=trusted, num_classes=num_classes)
+    criterion = build(config["criterion"], "criterion", trusted=trusted)
+    postprocess = build(config["postprocess"], "postprocess", trusted=trusted)
+    return DetectionTask(model, criterion, postprocess)
+
+
+def backbone_of(model: nn.Module) -> Backbone:
+    """The model's backbone. Raises: UserError where it has none."""
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise UserError(f"{type(model).__name__} has no backbone of type backbones.contract.Backbone")
+    return backbone
+
+
+def aspects(dataset: DetectionDataset) -> list[float]:
+    """Height / width of every image."""
+    sizes = [dataset.record(index).size for index in range(len(dataset))]
+    return [height / width for height, width in sizes]
+
+
+def test_loader(
+    dataset: DetectionDataset,
+    augment: Callable[..., Any],
+    settings: LoaderSettings,
+    pad_value: tuple[int, int, int],
+    world: World,
+) -> DataLoader:
+    """Every image once over all processes."""
+    batches = evaluation_batches(
+        len(dataset),
+        settings.test_batch_size,
+        rank=world.rank,
+        world_size=world.size,
+        aspect=aspects(dataset) if settings.test_batch_size > 1 else None,
+    )
+    return make_loader(
+        TrainingView(dataset, augment),
+        batches,
+        Collate(pad_value, size_divisor=settings.size_divisor),
+        workers=number_of_workers(settings.workers),
+        pin_memory=world.device.type == "cuda",
+    )
+
+
+class Evaluator:
+    """Measures a model on one data set; keeps the last predictions and results.
+
+    Args:
+        task: knows how to predict.
+        dataset: what is measured.
+        loader: this process's share of it.
+        metrics: what is computed.
+        world: this process.
+    """
+
+    def __init__(
+        self,
+        task: DetectionTask,
+        dataset: DetectionDataset,
+        loader: Iterable[Batch],
+        metrics: Sequence[Any],
+        world: World,
+    ) -> None:
+        self.task, self.dataset, self.loader, self.metrics, self.world = task, dataset, loader, metrics, world
+        self.predictions: list[Prediction] = []
+        self.results: list[MetricLike] = []
+
+    def __call__(self, model: nn.Module, on_batch: Callable[[int], None] = lambda images: None) -> list[MetricLike]:
+        """Args: the network in eval mode. Returns: one result a metric, on every process."""
+        self.predictions = predict_all(self.task, model, self.loader, self.world, on_batch=on_batch)
+        self.results = measure(self.metrics, self.dataset, self.predictions, self.world)
+        return self.results
+
+
+def build_evaluator(
+    config: Node,
+    task: DetectionTask,
+    dataset: DetectionDataset,
+    world: World,
+    trusted: Sequence[str] | None = None,
+) -> Evaluator:
+    """The evaluator of a config's test augmentation and metrics."""
+    loader = test_loader(
+        dataset,
+        build(config["augment"]["test"], "augment.test", trusted=trusted),
+        loader_settings(config, trusted),
+        backbone_of(task.model).pad_value,
+        world,
+    )
+    return Evaluator(task, dataset, loader, build(config["metrics"], "metrics", trusted=trusted), world)
+
+
+def loader_settings(config: Node, trusted: Sequence[str] | None = None) -> LoaderSettings:
+    """The config's `loader`, checked."""
+    arguments = build(config["loader"], "loader", trusted=trusted)
+    check_arguments(LoaderSettings, arguments, "loader")
+    settings = LoaderSettings(**arguments)
+    wrong = [f"{n}={getattr(settings, n)!r}" for n in ("batch_size", "test_batch_size", "size_divisor", "workers")
+             if not isinstance(getattr(settings, n), int) or getattr(settings, n) < (n != "workers")]  # fmt: skip
+    if wrong:
+        raise UserError(f"loader: {', '.join(wrong)} must be whole numbers above 0 (workers: 0 or more)")
+    if settings.on_broken not in ("stop", "skip"):
+        raise UserError(f"loader: on_broken={settings.on_broken!r} must be 'stop' or 'skip'")
+    return settings
+
+
+def training_settings(config: Node) -> TrainingSettings:
+    """The config's `training`, checked."""
+    check_arguments(TrainingSettings, config["training"], "training")
+    return TrainingSettings(**config["training"])
+
+
+def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
+    """Everything that `transfer.engine.train.train` needs, from a config.
+
+    Args:
+        config: as `transfer.build.load_config` gives it.
+        world: this process.
+    """
+    settings, loading = training_settings(config), loader_settings(config)
+    torch.manual_seed(settings.seed)  # initial weights are the same on every process
+    data = build_data(config)
+    task = build_task(config, len(data.train.class_names))
+    backbone = backbone_of(task.model)
+    if world.size > 1 and backbone.norm == "synchronized":
+        task.model = convert_synchronized(task.model)
+    logger.info("backbone: %s", ", ".join(f"{key} {value}" for key, value in backbone.describe().items()))
+    task.model.to(world.device)
+
+    micro = loading.batch_size // settings.accumulate
+    if micro * settings.accumulate != loading.batch_size:
+        raise UserError(
+            f"loader.batch_size={loading.batch_size} is not a multiple of training.accumulate={settings.accumulate}"
+        )
+    batches = RequestBatches(
+        len(data.train),
+        batch_size=micro,
+        seed=settings.seed,
+        shapes=loading.shapes,
+        rank=world.rank,
+        world_size=world.size,
+        aspect=aspects(data.train) if loading.aspect_grouping else None,
+    )
+    per_epoch = max(1, batches.iterations_per_epoch // settings.accumulate)
+    total = settings.total(per_epoch)
+    view = TrainingView(data.train, build(config["augment"]["train"], "augment.train"), on_broken=loading.on_broken)  # type: ignore[arg-type]
+    collate = Collate(backbone.pad_value, size_divisor=loading.size_divisor)
+
+    def batches_from(iteration: int) -> Iterable[Batch]:
+        rest = copy.copy(batches)
+        rest.start, rest.iterations = iteration * settings.accumulate, total * settings.accumulate
+        return make_loader(
+            view,
+            rest,
+            collate,
+            workers=number_of_workers(loading.workers),
+            pin_memory=world.device.type == "cuda",
+        )
+
+    optimizer_config = build(config["optimizer"], "optimizer")
+    optimizer = optimizer_config.build(task.model, global_batch=loading.batch_size)
+    logger.info("%s", optimizer_config.describe(loading.batch_size))
+    schedule = build(config["schedule"], "schedule")
+    schedule.check(total=total, per_epoch=per_epoch)
+    ema = None
+    if settings.ema is not None:
+        check_arguments(EMA, {"model": task.model, **settings.ema}, "training.ema")
+        ema = EMA(task.model, **settings.ema)
+    evaluator = build_evaluator(config, task, data.measured, world)
+    run = Run(
+        task=task,
+        batches=batches_from,
+        optimizer=optimizer,
+        schedule=schedule,
+        precision=Precision(settings.precision, world.device.type),  # type: ignore[arg-type]
+        ema=ema,
+        settings=settings,
+        world=world,
+        per_epoch=per_epoch,
+        track_best=data.has_validation,
+        facts={
+            "format": FORMAT,
+            "config": to_json(config),
+            "class_names": list(data.train.class_names),
+            "category_ids": [int(i) for i in data.train.category_ids()],
+            "backbone": backbone.describe(),
+            "versions": library_versions(),
+        },
+    )
+    return run, evaluator, data
+
+
+@dataclass
+class Restored:
+    """What a checkpoint holds, ready to predict."""
+
+    task: DetectionTask
+    config: Node
+    class_names: tuple[str, ...]
+    category_ids: list[int]
+    trusted: tuple[str, ...]
+
+
+def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str] = ()) -> Restored:
+    """The trained task of a checkpoint: the moving average where there is one, in eval mode.
+
+    Args:
+        checkpoint: as `load_checkpoint` gives it.
+        device: where the model goes.
+        trust: modules besides this project's that the checkpoint's config may name.
+    Raises:
+        UserError: the config names other modules, or does not fit the weights.
+    """
+    trusted = (*TRUSTED_MODULES, *trust)
+    config = from_json(checkpoint["config"])
+    _forget_weights(config["model"])
+    class_names = tuple(str(name) for name in checkpoint["class_names"])
+    task = build_task(config, len(class_names), trusted)
+    state = checkpoint["model"]
+    if checkpoint["ema"] is not None:
+        ema = EMA(task.model)
+        ema.load_state_dict(checkpoint["ema"])
+        state = ema.module.state_dict()
+    try:
+        task.model.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint's weights do not fit its config: {error}") from error
+    about = checkpoint["backbone"]
+    backbone_of(task.model).set_statistics(about["mean"], about["std"], about["interpolation"])
+    task.model.to(device).eval()
+    return Restored(task, config, class_names, [int(i) for i in checkpoint["category_ids"]], trusted)
+
+
+def _forget_weights(node: Any) -> None:
+    """A checkpoint brings its own weights: none are to be fetched while it is built."""
+    if isinstance(node, dict):
+        if isinstance(node.get("type"), str) and "weights" in node:
+            node["weights"] = None
+        for value in node.values():
+            _forget_weights(value)
+    elif isinstance(node, list):
+        for value in node:
+            _forget_weights(value)
+
+
+def differing_keys(ours: Any, theirs: Any, where: str = "") -> list[str]:
+    """Dotted keys at which two configs differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = sorted(set(ours) | set(theirs))
+        return [d for k in keys for d in differing_keys(ours.get(k), theirs.get(k), f"{where}.{k}" if where else k)]
+    return [] if ours == theirs else [where]
+
+
+HARMLESS_ON_RESUME = ("loader.workers", "loader.test_batch_size", "training.log_every", "training.pictures")
+
+
+def check_same_config(config: Node, checkpoint: Checkpoint, path: Path) -> None:
+    """Raises: UserError where a run is to go on with another config than it began with."""
+    changed = [k for k in differing_keys(config, from_json(checkpoint["config"])) if k not in HARMLESS_ON_RESUME]
+    if changed:
+        raise UserError(
+            f"--resume {str(path)!r}: the config was changed since: {', '.join(changed)}. Start a new run, or undo that"
+        )
+
+
+def as_plain(result: MetricLike) -> dict[str, Any]:
+    """A metric's result as plain types."""
+    return dataclasses.asdict(result)  # type: ignore[call-overload]

@@ -1,0 +1,161 @@
+"""Any albumentations transforms as one step, with exact boxes and a random stream for each transform.
+
+albumentations gives every transform of a Compose the same stream (two flips then always fire together), takes boxes
+through normalised float32 (60 comes back as 59.9999987) and label fields through floats. So each transform, nested ones
+too, is seeded by itself from the step's generator; boxes go in with their position as the only field, and whatever
+belongs to a box is taken from the original by that position; and boxes that a transform left alone come back exactly.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transfer.augment.placing import TOLERANCE, place_boxes
+from transfer.types import Request, Sample, UserError
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer version
+
+if TYPE_CHECKING:
+    import albumentations
+
+
+class AlbumentationsStep:
+    """Runs albumentations transforms on image and boxes."""
+
+    def __init__(
+        self,
+        transforms: Sequence[albumentations.BasicTransform | albumentations.BaseCompose],
+        *,
+        name: str = "AlbumentationsStep",
+        min_side: float = 1.0,
+    ) -> None:
+        """Wrap transforms.
+
+        Args:
+            transforms: run in turn, each by its own probability; the image must stay uint8.
+            name: what dropped boxes are counted under.
+            min_side: after geometric transforms, boxes with a side below it are dropped, pixels.
+
+        Raises:
+            UserError: when something among them is not an albumentations transform.
+        """
+        import albumentations
+
+        kinds = (albumentations.BasicTransform, albumentations.BaseCompose)
+        wrong = [type(transform).__name__ for transform in transforms if not isinstance(transform, kinds)]
+        if wrong:
+            raise UserError(
+                f"{name}: not albumentations transforms: {', '.join(wrong)}; put them in the Pipeline itself"
+            )
+        nodes = [node for transform in transforms for node in _nodes(transform, albumentations.BaseCompose)]
+        self.geometric = any(isinstance(node, albumentations.DualTransform) for node in nodes)
+        boxes = albumentations.BboxParams(
+            format="pascal_voc", label_fields=["positions"], clip=True, filter_invalid_bboxes=True
+        )
+        self.compose = albumentations.Compose(list(transforms), bbox_params=boxes if self.geometric else None)
+        self._seeded = tuple(_nodes(self.compose, albumentations.BaseCompose))
+        self.name = name
+        self.min_side = min_side
+
+    def __call__(self, sample: Sample, request: Request, rng: np.random.Generator) -> Sample:
+        """The transformed sample; does not look at `request.size`.
+
+        Raises:
+            UserError: when a transform gave anything but a uint8 image.
+        """
+        self._seed(rng)
+        if not self.geometric:
+            return replace(sample, image=self._checked(self.compose(image=sample.image.copy())["image"]))
+        count = len(sample.boxes)
+        result = self.compose(
+            image=sample.image.copy(), bboxes=sample.boxes.astype(np.float32).reshape(-1, 4), positions=np.arange(count)
+        )
+        positions = np.asarray(result["positions"]).astype(np.int64).reshape(-1)  # which boxes are left
+        moved = np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4)
+        untouched = np.abs(moved - sample.boxes[positions]) <= TOLERANCE
+        boxes = sample.boxes.astype(np.float32)
+        boxes[positions] = np.where(untouched, boxes[positions], moved)
+        keep = np.zeros(count, dtype=np.bool_)
+        keep[positions] = True
+        image = self._checked(result["image"])
+        return place_boxes(sample, image, boxes, self.name, keep=keep, min_side=self.min_side)
+
+    def _seed(self, rng: np.random.Generator) -> None:
+        # Parents first: set_random_state of a compose hands its own generator to its children, which then get theirs.
+        for node in self._seeded:
+            seeds = rng.integers(2**63, size=2)
+            node.set_random_state(np.random.default_rng(seeds[0]), random.Random(int(seeds[1])))
+
+    def _checked(self, image: np.ndarray) -> np.ndarray:
+        if image.dtype != np.uint8 or image.ndim != 3:
+            raise UserError(
+                f"{self.name}: gave an image of shape {image.shape}, {image.dtype}; it must stay [H, W, 3] uint8: take "
+                "Normalize, ToFloat and ToTensorV2 out, the backbone normalises"
+            )
+        return np.ascontiguousarray(image)
+
+
+class ColorJitter:
+    """Changes brightness, contrast, saturation and hue at random, in random order."""
+
+    def __init__(
+        self,
+        *,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.4,
+        hue: float = 0.1,
+        p: float = 1.0,
+    ) -> None:
+        """Set the strengths; the defaults are Bag of Tricks' factors U[0.6, 1.4], with a gentler hue.
+
+        Args:
+            brightness: factors are drawn from [1 - brightness, 1 + brightness], in [0, 1].
+            contrast: as brightness.
+            saturation: as brightness.
+            hue: shift is drawn from [-hue, hue] turns of the colour circle, in [0, 0.5].
+            p: probability, in [0, 1].
+
+        Raises:
+            UserError: with every argument that does not fit.
+        """
+        limits = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5, "p": 1.0}
+        values = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue, "p": p}
+        problems = [
+            f"{name}={value} must be in [0, {limits[name]}]"
+            for name, value in values.items()
+            if not 0 <= value <= limits[name]
+        ]
+        if problems:
+            raise UserError("ColorJitter: " + "; ".join(problems))
+        import albumentations
+
+        jitter = albumentations.ColorJitter(
+            brightness=(1 - brightness, 1 + brightness),
+            contrast=(1 - contrast, 1 + contrast),
+            saturation=(1 - saturation, 1 + saturation),
+            hue=(-hue, hue),
+            p=p,
+        )
+        self.step = AlbumentationsStep([jitter], name="ColorJitter")
+
+    def __call__(self, sample: Sample, request: Request, rng: np.random.Generator) -> Sample:
+        """The sample with other colours and the same boxes."""
+        return self.step(sample, request, rng)
+
+
+def _nodes(
+    transform: albumentations.BasicTransform | albumentations.BaseCompose,
+    compose: type[albumentations.BaseCompose],
+) -> Iterator[albumentations.BasicTransform | albumentations.BaseCompose]:
+    # The transform and everything nested in it, parents first. (Its ColorJitter has `transforms`, too: functions.)
+    yield transform
+    if isinstance(transform, compose):
+        for child in transform.transforms:
+            yield from _nodes(child, compose)

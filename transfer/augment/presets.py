@@ -1,0 +1,105 @@
+"""The augmentations of the published recipes, as pipelines.
+
+Sources: Faster R-CNN (Ren et al. 2015, section 3.3; GluonCV's VOC recipe: short side 600, long side at most 1000, flip
+only); YOLOv3 in the form of Zhang et al. 2019, Bag of Freebies, arXiv 1902.04103 (colour, expand, crop, resize, flip).
+
+Deviation: one_stage_train keeps one interpolation, the backbone's, where GluonCV draws one at random. Test presets drop
+and clip no box, and set `sample.scale`, so boxes / (scale_x, scale_y) are boxes of the original image.
+"""
+
+from __future__ import annotations
+
+from transfer.augment.albumentations_step import ColorJitter
+from transfer.augment.geometry import IMAGENET_MEAN, CropWithBoxes, Expand, HorizontalFlip
+from transfer.augment.pipeline import Augment, Pipeline
+from transfer.augment.placing import FilterBoxes
+from transfer.augment.resizing import LetterboxTo, ResizeShortSide, ResizeTo
+from transfer.types import Size
+
+
+def two_stage_train(
+    short: int = 600, long_max: int = 1000, *, flip: float = 0.5, interpolation: str = "bilinear"
+) -> Pipeline:
+    """Resize by the short side and flip.
+
+    Args:
+        short: length of the short side, pixels.
+        long_max: greatest length of the long side, pixels.
+        flip: probability of the mirrored image.
+        interpolation: nearest, bilinear, bicubic, area or lanczos.
+    """
+    return Pipeline([ResizeShortSide(short, long_max, interpolation=interpolation), HorizontalFlip(flip)])
+
+
+def two_stage_test(short: int = 600, long_max: int = 1000, *, interpolation: str = "bilinear") -> Pipeline:
+    """Resize by the short side.
+
+    Args:
+        short: length of the short side, pixels.
+        long_max: greatest length of the long side, pixels.
+        interpolation: nearest, bilinear, bicubic, area or lanczos.
+    """
+    return Pipeline([ResizeShortSide(short, long_max, interpolation=interpolation, min_side=None)])
+
+
+def square_train(
+    size: int | Size | None = None, *, flip: float = 0.5, keep_aspect: bool = False, interpolation: str = "bilinear"
+) -> Pipeline:
+    """Resize to one shape and flip.
+
+    Args:
+        size: side of a square or (height, width), pixels, where the batches have no shape of their own.
+        flip: probability of the mirrored image.
+        keep_aspect: fit the image into the shape and let collate pad the rest; otherwise squash it.
+        interpolation: nearest, bilinear, bicubic, area or lanczos.
+    """
+    resize = LetterboxTo if keep_aspect else ResizeTo
+    return Pipeline([resize(size, interpolation=interpolation), HorizontalFlip(flip)])
+
+
+def one_stage_train(
+    size: int | Size | None = 416,
+    *,
+    colour: bool = True,
+    expand: float = 0.5,
+    expand_ratio: float = 4.0,
+    crop: float = 1.0,
+    flip: float = 0.5,
+    fill: tuple[int, int, int] = IMAGENET_MEAN,
+    interpolation: str = "bilinear",
+) -> Pipeline:
+    """Colour, expand, crop, resize to one shape (squashed) and flip; each part can be switched off by its own argument.
+
+    Args:
+        size: side of a square or (height, width), pixels, where the batches have no shape of their own.
+        colour: jitter brightness, contrast, saturation and hue.
+        expand: probability of a larger canvas.
+        expand_ratio: greatest side of the canvas in sides of the image.
+        crop: probability of the random crop.
+        flip: probability of the mirrored image.
+        fill: RGB of the larger canvas, 0..255; the backbone's mean.
+        interpolation: nearest, bilinear, bicubic, area or lanczos.
+    """
+    steps: list[Augment] = [FilterBoxes()]  # first: a box without area must not steer the crop
+    if colour:
+        steps.append(ColorJitter())
+    if expand:
+        steps.append(Expand(expand_ratio, fill=fill, p=expand))
+    if crop:
+        steps.append(CropWithBoxes(p=crop))
+    steps += [ResizeTo(size, interpolation=interpolation), HorizontalFlip(flip)]
+    return Pipeline(steps)
+
+
+def square_test(
+    size: int | Size | None = None, *, keep_aspect: bool = False, interpolation: str = "bilinear"
+) -> Pipeline:
+    """Resize to one shape.
+
+    Args:
+        size: side of a square or (height, width), pixels, where the batches have no shape of their own.
+        keep_aspect: fit the image into the shape and let collate pad the rest; otherwise squash it.
+        interpolation: nearest, bilinear, bicubic, area or lanczos.
+    """
+    resize = LetterboxTo if keep_aspect else ResizeTo
+    return Pipeline([resize(size, interpolation=interpolation, min_side=None)])

@@ -1,0 +1,137 @@
+"""The data set as a request sees it: decode, mix, augment, all from the request's seed.
+
+Nothing global is seeded or read, so a sample is the same in any worker, in any order and after any resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from transfer.types import DetectionDataset, Request, Sample, UserError
+
+MAXIMUM_REPLACEMENTS = 10
+REPLACEMENT_STREAM = 1
+
+AugmentCall = Callable[[Sample, Request, np.random.Generator], Sample]
+Combine = Callable[[Sample, Sample, Request, np.random.Generator], Sample]
+"""(first, second, request, rng) -> the mixed sample; `request.mix.weight` is the first one's share."""
+
+
+class ViewedSample(NamedTuple):
+    """What a worker makes of one request, and collate takes."""
+
+    sample: Sample
+    request: Request
+    skipped: tuple[str, ...] = ()
+    """Files that could not be read and were replaced."""
+
+
+class SampleError(UserError):
+    """A user's mistake met in a worker: takes off the worker's traceback, which torch puts around the message."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition("SampleError: ")[2].rstrip())
+
+
+class TrainingView(Dataset[ViewedSample]):
+    """A data set indexed by requests."""
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        augment: AugmentCall,
+        *,
+        on_broken: Literal["stop", "skip"] = "stop",
+        combine: Combine | None = None,
+    ) -> None:
+        """Join a data set and an augmentation.
+
+        Args:
+            dataset: images with boxes.
+            augment: makes the training (or test) sample; draws from the generator it is given and from nothing else.
+            on_broken: "stop" raises at a file that cannot be read; "skip" replaces it by another image, drawn from the
+                request's seed, and reports the file. For evaluation use "stop": a replacement would count twice.
+            combine: mixes two decoded samples before `augment`; needed where requests carry a `mix`.
+
+        Raises:
+            UserError: for another `on_broken`.
+        """
+        if on_broken not in ("stop", "skip"):
+            raise UserError(f"TrainingView: on_broken={on_broken!r} is neither 'stop' nor 'skip'")
+        self.dataset = dataset
+        self.augment = augment
+        self.on_broken = on_broken
+        self.combine = combine
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, request: Request) -> ViewedSample:
+        """The sample of a request.
+
+        Raises:
+            UserError: when a file cannot be read (or no replacement for it), naming it.
+            RuntimeError: when anything else fails, naming the file and the request.
+        """
+        skipped: list[str] = []
+        try:
+            # A stream of its own: whether a file was replaced does not move the augmentation's draws.
+            replacements = np.random.default_rng([request.seed, REPLACEMENT_STREAM])
+            sample = self._read(request.index, replacements, skipped)
+            second = None if request.mix is None else self._read(request.mix.index, replacements, skipped)
+            return ViewedSample(self._make(sample, second, request), request, tuple(skipped))
+        except UserError as error:
+            raise SampleError(str(error)) from error
+
+    def _make(self, sample: Sample, second: Sample | None, request: Request) -> Sample:
+        rng = np.random.default_rng(request.seed)
+        try:
+            if second is not None:
+                if self.combine is None:
+                    raise UserError("the batches draw mixed pairs, but TrainingView has combine=None: pass what mixes")
+                sample = self.combine(sample, second, request, rng)
+            return self.augment(sample, request, rng)
+        except UserError as error:
+            raise UserError(_naming(sample.path, error)) from error
+        except Exception as error:
+            files = sample.path if second is None else f"{sample.path} mixed with {second.path}"
+            raise RuntimeError(f"{files}: {type(error).__name__}: {error} (while making {request})") from error
+
+    def _read(self, index: int, replacements: np.random.Generator, skipped: list[str]) -> Sample:
+        # The decoded image or its first readable replacement; appends the unreadable files to `skipped`.
+        unread: list[str] = []
+        while len(unread) <= MAXIMUM_REPLACEMENTS:
+            read = self._decode(index)
+            if isinstance(read, Sample):
+                skipped += unread
+                return read
+            if self.on_broken == "stop":
+                raise read
+            unread.append(self._path(index))
+            index = int(replacements.integers(len(self.dataset)))
+        raise UserError(
+            f"{len(unread)} images drawn one after the other could not be read: {', '.join(unread)}. {read}"
+        )
+
+    def _decode(self, index: int) -> Sample | UserError:
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return UserError(_naming(self._path(index), error))
+        except Exception as error:
+            raise RuntimeError(f"{self._path(index)}: {type(error).__name__}: {error} (while decoding)") from error
+
+    def _path(self, index: int) -> str:
+        try:
+            return self.dataset.record(index).path
+        except Exception:  # the record may be what is broken: the position still finds the image
+            return f"image {index} of the data set"
+
+
+def _naming(path: str, error: UserError) -> str:
+    message = str(error)
+    return message if path in message else f"{path}: {message}"

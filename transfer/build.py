@@ -1,0 +1,258 @@
+"""From a config file to objects.
+
+A config is a Python file of nested `dict(type=Class, ...)`, read by mmengine's `Config` (`read_base` for parts that
+configs share, class references that are not imported until used). Here it becomes a plain nested dict in which a class
+is its dotted name, so that it can be kept as JSON in a checkpoint; `build` makes the objects, innermost first.
+
+Deviations from mmengine: an unknown key is an error that names the nearest known one (mmengine accepts it in silence),
+overrides reach existing keys only, top-level names are fixed, and names with an underscore are private to the file.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import difflib
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transfer.types import UserError
+
+TOP_LEVEL: dict[str, str] = {
+    "model": "the network, built with num_classes",
+    "criterion": "output and targets to losses",
+    "postprocess": "output to predictions",
+    "data": "dict of the data sets: train, val (or None: the test set is used), test",
+    "loader": "batch size, shapes, workers",
+    "augment": "dict of the pipelines: train, test",
+    "optimizer": "SGD or AdamW, with lr and the base_batch it holds for",
+    "schedule": "lr factor at each iteration",
+    "training": "length of the run, precision, seed, checkpoints",
+    "metrics": "list of what is measured on the validation and test set; the first one's main figure ranks runs",
+}
+
+TRUSTED_MODULES = (
+    "backbones",
+    *(f"transfer.{folder}" for folder in ("augment", "batch", "data", "heads", "losses", "metrics", "optim")),
+)
+"""Where a class named in a checkpoint may come from without --trust."""
+
+Node = dict[str, Any]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The hint ", did you mean 'x'?" for the known name most like `name`; empty where none is near."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Node:
+    """Read a config file.
+
+    Args:
+        path: a `.py` file.
+        overrides: "key.subkey=value" strings; the key must exist, values are Python literals or plain strings.
+    Returns:
+        Nested dict of plain types; classes as dotted names under "type".
+    Raises:
+        UserError: no such file, an error in it, unknown top-level names or override keys.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise UserError(f"no config file {str(path)!r}{nearest(str(path), known)}")
+    for folder in (str(path.resolve().parent), os.getcwd()):  # a user's own backbone beside the config
+        if folder not in sys.path:
+            sys.path.append(folder)
+    from mmengine.config import Config
+
+    try:
+        raw = Config.fromfile(str(path), lazy_import=True)._to_lazy_dict()
+    except Exception as error:  # the file is a program: whatever it raises is a mistake in it
+        raise UserError(f"config {path}: {type(error).__name__}: {error}") from error
+    config = {key: _plain(value, key, path) for key, value in raw.items() if not key.startswith("_")}
+    unknown = [f"{key!r}{nearest(key, TOP_LEVEL)}" for key in config if key not in TOP_LEVEL]
+    missing = [f"{key!r} ({TOP_LEVEL[key]})" for key in TOP_LEVEL if key not in config]
+    if unknown or missing:
+        parts = ["unknown top-level name " + ", ".join(unknown)] if unknown else []
+        parts += ["missing " + ", ".join(missing)] if missing else []
+        raise UserError(f"config {path}: {'; '.join(parts)}. Private helpers start with an underscore")
+    for override in overrides:
+        apply_override(config, override)
+    return config
+
+
+def _plain(value: Any, where: str, path: Path) -> Any:
+    """The value with classes as dotted names; tuples become lists, as they do in JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}", path) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{i}]", path) for i, item in enumerate(value)]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if type(value).__module__ == "mmengine.config.lazy":
+        module, name = _lazy_names(value)
+        if where.endswith(".type"):
+            return f"{module}.{name}"
+        try:  # a constant
+            return _plain(getattr(importlib.import_module(module), name), where, path)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"config {path}: {where}: {error}") from error
+    if inspect.isclass(value) or inspect.isfunction(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    raise UserError(
+        f"config {path}: {where} is a {type(value).__name__}; give numbers, strings, lists, dicts or classes"
+    )
+
+
+def _lazy_names(value: Any) -> tuple[str, str]:
+    """Module and name of what mmengine's lazy import stands for."""
+    if type(value).__name__ == "LazyObject":  # from module import name
+        return value.module, str(value)
+    return value.module, value.name  # import module; module.name
+
+
+def apply_override(config: Node, override: str) -> None:
+    """Set one existing key, in place.
+
+    Args:
+        config: nested dicts and lists.
+        override: "key.subkey=value"; an index of a list is a key, too. The value is a Python literal where it reads
+            as one, else a string; a dotted class name is a string.
+    Raises:
+        UserError: not of that form, or no such key.
+    """
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"override {override!r} is not of the form key.subkey=value")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if isinstance(value, tuple):
+        value = list(value)
+    node: Any = config
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        where = ".".join(parts[:depth]) or "the config"
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                raise UserError(f"override {key!r}: {where} is a list of {len(node)}, {part!r} is no index of it")
+            step: Any = int(part)
+        elif isinstance(node, dict):
+            if part not in node and not _accepts(node, part):
+                raise UserError(f"override {key!r}: {where} has no key {part!r}{nearest(part, node)}")
+            step = part
+        else:
+            raise UserError(f"override {key!r}: {where} is {node!r} and has no keys")
+        if depth == len(parts) - 1:
+            node[step] = value
+        else:
+            node = node[step] if not isinstance(node, dict) or step in node else node.setdefault(step, {})
+
+
+def _accepts(node: Node, key: str) -> bool:
+    """Whether the class that `node` names has an argument `key` that the config left at its default."""
+    if "type" not in node:
+        return False
+    return key in inspect.signature(resolve(node["type"])).parameters
+
+
+def resolve(dotted: str, trusted: Sequence[str] | None = None) -> Callable[..., Any]:
+    """The class or function of a dotted name.
+
+    Args:
+        dotted: "package.module.Name".
+        trusted: module prefixes it may come from; None: any (a config file is the user's own program).
+    Raises:
+        UserError: not to be found, not callable, or not of a trusted module.
+    """
+    module_name, _, name = str(dotted).rpartition(".")
+    if not module_name:
+        known = getattr(builtins, str(dotted), None)
+        if known is None or trusted is not None:
+            raise UserError(f"type={dotted!r} is not a class: give 'package.module.Name'")
+        return known
+    if trusted is not None and not any(module_name == t or module_name.startswith(t + ".") for t in trusted):
+        raise UserError(
+            f"{dotted!r} is not of the modules trusted here ({', '.join(trusted)}): "
+            f"if you know the code, add --trust {module_name.split('.')[0]}"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"type={dotted!r}: cannot import {module_name!r}: {error}") from error
+    found = getattr(module, name, None)
+    defined_in = getattr(found, "__module__", module_name) or module_name
+    if trusted is not None and defined_in.split(".")[0] not in {t.split(".")[0] for t in trusted}:
+        raise UserError(f"{dotted!r} leads to {defined_in!r}, which is not trusted here")
+    if not callable(found):
+        raise UserError(f"type={dotted!r}: {module_name!r} has no class {name!r}{nearest(name, dir(module))}")
+    return found
+
+
+def build(node: Any, where: str = "config", *, trusted: Sequence[str] | None = None, **given: Any) -> Any:
+    """The object that nested dicts describe, innermost first.
+
+    Args:
+        node: a dict with "type" becomes an object; lists and other dicts are walked; anything else is itself.
+        where: name of the node in messages.
+        trusted: see `resolve`.
+        given: further arguments of the outermost object, such as num_classes; they win over the node's.
+    Raises:
+        UserError: unknown or missing arguments, by name.
+    """
+    if isinstance(node, list):
+        return [build(item, f"{where}[{i}]", trusted=trusted) for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    arguments = {key: build(value, f"{where}.{key}", trusted=trusted) for key, value in node.items() if key != "type"}
+    if "type" not in node:
+        return {**arguments, **given}
+    target = resolve(node["type"], trusted)
+    arguments.update(given)
+    check_arguments(target, arguments, where)
+    try:
+        return target(**arguments)
+    except TypeError as error:
+        raise UserError(f"{where} ({node['type']}): {error}") from error
+
+
+def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
+    """Raises: UserError where `arguments` do not fit the signature of `target`, naming all that do not."""
+    parameters = inspect.signature(target).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    name = getattr(target, "__name__", str(target))
+    problems = [f"{name} takes no {key!r}{nearest(key, parameters)}" for key in arguments if key not in parameters]
+    problems += [
+        f"{name} needs {key!r}"
+        for key, p in parameters.items()
+        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and key not in arguments
+    ]
+    if problems:
+        raise UserError(f"{where}: {'; '.join(problems)}")
+
+
+def to_json(config: Node) -> str:
+    """The config as JSON text; `from_json` gives it back."""
+    return json.dumps(config, indent=1, sort_keys=True)
+
+
+def from_json(text: str) -> Node:
+    """The config that `to_json` wrote. Raises: UserError where the text is no such thing."""
+    try:
+        config = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint's config is not JSON: {error}") from error
+    if not isinstance(config, dict) or set(config) - set(TOP_LEVEL):
+        raise UserError("the checkpoint's config does not have the names of a config")
+    return config

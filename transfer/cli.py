@@ -1,0 +1,46 @@
+"""What every command does around its work: logging, and a user's mistakes as one message and exit code 2."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from backbones.contract import BackboneError
+from transfer.types import UserError
+
+
+class _Console(logging.Handler):
+    """Lines to standard error, above a progress bar where one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if "tqdm" in sys.modules and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            tqdm.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def configure_logging(is_main: bool = True) -> None:
+    """This project's messages from "info" on, others' from "warning" on; processes other than 0 say errors only."""
+    root = logging.getLogger()
+    root.handlers = [_Console()]
+    root.setLevel(logging.WARNING if is_main else logging.ERROR)
+    for name in ("trickstack", "transfer", "backbones"):
+        logging.getLogger(name).setLevel(logging.INFO if is_main else logging.ERROR)
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Call `main` and exit with its code; 2 after a user's mistake, 130 after Ctrl-C, without a traceback."""
+    try:
+        code = main()
+    except (UserError, BackboneError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        code = 130
+    sys.exit(code)

@@ -1,0 +1,46 @@
+"""The embedded sample as a detection data set: made on first use, so every command runs with no data of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transfer.data.table import TableDataset
+from transfer.data.voc import VOCDataset
+from transfer.types import UserError
+
+_SPLITS = ("train", "val", "trainval", "test")
+
+
+class SampleDetection(TableDataset):
+    """A split of the embedded sample (sample.py), made where it is not there yet."""
+
+    def __init__(
+        self, split: str = "train", *, root: str | Path | None = None, seed: int = 0, limit: int | None = None
+    ) -> None:
+        """Make the sample if needed and read one split.
+
+        Args:
+            split: "train", "val", "trainval" or "test".
+            root: folder of the sample; None: the default one, or beside it for a seed other than 0.
+            seed: what the sample is made from, if it has to be made.
+            limit: only the first so many images, >= 1.
+
+        Raises:
+            UserError: another split, or a limit below 1.
+        """
+        from transfer.data.sample import SAMPLE_CLASSES, make_sample, sample_folder
+
+        if split not in _SPLITS:
+            raise UserError(f"split is {split!r}: the sample has {', '.join(_SPLITS)}")
+        if limit is not None and limit < 1:
+            raise UserError(f"limit is {limit}: it must be at least 1")
+        folder = Path(root) if root is not None else sample_folder()
+        if root is None and seed != 0:
+            folder = folder.with_name(f"{folder.name.removesuffix('-seed0')}-seed{seed}")
+        if not (folder / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / f"{split}.txt").is_file():
+            make_sample(folder, seed=seed)
+        # all the sample can hold, so that a class absent from one split does not move the labels
+        names = sorted(SAMPLE_CLASSES)
+        whole = VOCDataset(folder, f"2007_{split}", class_names=names)
+        table = whole.table if limit is None else whole.table.take(range(min(limit, len(whole))))
+        super().__init__(table, names, skipped=whole.skipped, counts=whole.counts)

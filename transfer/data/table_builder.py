@@ -1,0 +1,190 @@
+"""From what a format's files state to a `DetectionTable`: what is the same for every format happens here, once.
+
+- Names become labels (class_names.py).
+- Boxes are clipped to their image. Up to one pixel beyond is a tool's rounding; more casts doubt on the stated size, so
+  the image's header is read and, where it says otherwise, believed.
+- Boxes without area and boxes outside the image are dropped, counted and logged; they are never an error, since the
+  rest of their image is sound (bccd has two: a click without a drag).
+- Faults of whole images are collected; on_broken="stop" reports all of them in one error, "skip" leaves them out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from transfer.data.class_names import Occurrence, resolve_labels
+from transfer.data.image import BrokenSample, image_header
+from transfer.data.table import DetectionTable
+from transfer.types import Size, UserError
+
+_LOGGER = logging.getLogger(__name__)
+_ROUNDING = 1.0
+_SHOWN = 10
+
+
+@dataclass(slots=True)
+class Box:
+    """One object as its file states it, in xyxy pixels with exclusive right and bottom edge; not yet clipped."""
+
+    name: str
+    corners: tuple[float, float, float, float]
+    difficult: bool = False
+    crowd: bool = False
+    area: float | None = None
+    """Square pixels; None: width * height after clipping."""
+    empty: bool = False
+    """The file states a box without area, whatever the format's convention makes of its corners."""
+
+
+@dataclass
+class TableBuilder:
+    """Collects images with their boxes, and the faults met on the way."""
+
+    source: str
+    """What messages call the data."""
+    on_broken: str = "stop"
+    class_names: Sequence[str] | None = None
+    rename: Mapping[str, str | None] | None = None
+    name_order: Sequence[str] | None = None
+    """All names in the data's own order; None: sorted."""
+
+    paths: list[str] = field(default_factory=list)
+    image_ids: list[int | str] = field(default_factory=list)
+    annotations: list[str] = field(default_factory=list)
+    """Where each image's boxes come from, for messages."""
+    sizes: list[Size] = field(default_factory=list)
+    boxes: list[list[Box]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """One line for each image that cannot be used."""
+
+    def __post_init__(self) -> None:
+        if self.on_broken not in ("stop", "skip"):
+            raise UserError(f'on_broken is {self.on_broken!r}: use "stop" or "skip"')
+
+    def add(self, path: str, *, image_id: int | str, size: Size | None, boxes: list[Box], annotation: str) -> None:
+        """Take one image.
+
+        Args:
+            path: the image's file.
+            image_id: unique in the data set.
+            size: (height, width) as stated; None: read from the image's header.
+            boxes: its objects.
+            annotation: the file, or file and entry, they come from.
+        """
+        try:
+            believed = _believed_size(path, size, boxes)
+        except BrokenSample as error:
+            self.problems.append(f"{path}: {error.reason}")
+            return
+        self.paths.append(path)
+        self.image_ids.append(image_id)
+        self.annotations.append(annotation)
+        self.sizes.append(believed)
+        self.boxes.append(boxes)
+
+    def finish(self) -> tuple[DetectionTable, tuple[str, ...], dict[str, int]]:
+        """Resolve the names and clean the boxes.
+
+        Returns:
+            The table, the class names, and how many boxes were clipped or dropped, by reason.
+
+        Raises:
+            UserError: collected faults with on_broken="stop"; unknown class names; no image at all.
+        """
+        names, label_of = self._resolve()
+        flat = [box for boxes in self.boxes for box in boxes]
+        owner = np.repeat(np.arange(len(self.boxes)), [len(boxes) for boxes in self.boxes])
+        labels = np.array([label_of[box.name] for box in flat], np.int64)
+        corners, kept, counts = self._clean(flat, owner, labels)
+        sides = corners[:, 2:] - corners[:, :2]
+        stated_areas = np.array([np.nan if box.area is None else box.area for box in flat], np.float32)
+        areas = np.where(np.isnan(stated_areas), sides[:, 0] * sides[:, 1], stated_areas).astype(np.float32)
+        per_image = np.bincount(owner[kept], minlength=len(self.paths))
+        table = DetectionTable(
+            paths=self.paths,
+            image_ids=self.image_ids,
+            sizes=np.array(self.sizes, np.int64).reshape(-1, 2),
+            starts=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
+            boxes=corners[kept],
+            labels=labels[kept],
+            difficult=np.array([box.difficult for box in flat], bool)[kept],
+            crowd=np.array([box.crowd for box in flat], bool)[kept],
+            areas=areas[kept],
+        )
+        return table, names, counts
+
+    def _clean(
+        self, flat: list[Box], owner: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+        """Clipped corners [M, 4] float32, which of them to keep [M] bool, and the counts."""
+        stated = np.array([box.corners for box in flat], np.float64).reshape(-1, 4)
+        sizes = np.array(self.sizes, np.float64).reshape(-1, 2)[owner]
+        limits = sizes[:, [1, 0, 1, 0]]  # width, height, width, height
+        corners = np.clip(stated, 0.0, limits).astype(np.float32)
+        unwanted = labels < 0
+        stated_sides = stated[:, 2:] - stated[:, :2]
+        empty = (np.array([box.empty for box in flat], bool) | (stated_sides <= 0).any(1)) & ~unwanted
+        # float32 can also close a gap of 1e-9 pixels, so the sides are looked at after the cast
+        outside = ((corners[:, 2:] <= corners[:, :2]).any(1)) & ~empty & ~unwanted
+        kept = ~(unwanted | empty | outside)
+        beyond = np.maximum(-stated, stated - limits).max(1, initial=0.0)
+        clipped = (beyond > 0) & kept
+        far = clipped & (beyond > _ROUNDING)
+        for mask, level, what in (
+            (empty, logging.INFO, "without area dropped"),
+            (outside, logging.WARNING, "outside their image dropped"),
+            (clipped & ~far, logging.INFO, "clipped to their image (by one pixel at most)"),
+            (far, logging.WARNING, f"clipped to their image (by {beyond[far].max(initial=0.0):.1f} pixels at most)"),
+        ):
+            if mask.any():
+                first = self.annotations[owner[int(np.argmax(mask))]]
+                boxes = "1 box" if mask.sum() == 1 else f"{mask.sum()} boxes"
+                _LOGGER.log(level, "%s: %s %s, first: %s", self.source, boxes, what, first)
+        masks = {"without_area": empty, "outside": outside, "clipped": clipped, "renamed_to_none": unwanted}
+        return corners, kept, {reason: int(mask.sum()) for reason, mask in masks.items()}
+
+    def _resolve(self) -> tuple[tuple[str, ...], dict[str, int]]:
+        """Class names and the label of each name in the data; raises what is wrong with images and names together."""
+        shown = "\n".join(f"  {problem}" for problem in self.problems[:_SHOWN])
+        if len(self.problems) > _SHOWN:
+            shown += f"\n  and {len(self.problems) - _SHOWN} more"
+        errors = []
+        if self.problems and self.on_broken == "stop":
+            errors.append(
+                f"{self.source}: {len(self.problems)} unusable:\n{shown}\n"
+                'Mend or remove them, or set on_broken="skip" to leave them out.'
+            )
+        elif self.problems:
+            _LOGGER.warning("%s: %d left out:\n%s", self.source, len(self.problems), shown)
+        if not self.paths:
+            left_out = f"; left out:\n{shown}" if self.problems else ""
+            raise UserError("\n".join(errors) or f"{self.source}: no usable image{left_out}")
+        found: dict[str, Occurrence] = {}
+        for boxes, annotation in zip(self.boxes, self.annotations):
+            for box in boxes:
+                found.setdefault(box.name, Occurrence(0, annotation)).count += 1
+        try:
+            resolved = resolve_labels(
+                found, class_names=self.class_names, rename=self.rename, source=self.source, order=self.name_order
+            )
+        except UserError as error:
+            raise UserError("\n".join([*errors, str(error)])) from None
+        if errors:
+            raise UserError("\n".join(errors))
+        return resolved
+
+
+def _believed_size(path: str, stated: Size | None, boxes: list[Box]) -> Size:
+    """The stated size, unless there is none or the boxes contradict it and so does the image's header."""
+    if stated is not None:
+        height, width = stated
+        right, bottom = width + _ROUNDING, height + _ROUNDING
+        if all(box.corners[2] <= right and box.corners[3] <= bottom for box in boxes):
+            return stated
+    header = image_header(path)
+    # the stated size may be that of the stored pixels, before EXIF rotation: it is then right (see image.py)
+    return stated if stated == header.stored_size else header.size

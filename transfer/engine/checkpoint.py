@@ -1,0 +1,111 @@
+"""Checkpoints: tensors and plain types, whole or not there, checked before they are believed.
+
+A checkpoint is a dict with:
+    format: FORMAT
+    model, ema: state dicts (`ema` None where the run keeps none)
+    optimizer, scaler: state dicts, for going on
+    iteration: optimizer steps done; the schedule and the batches follow from it and `seed`
+    seed, world_size, best: of the run
+    config: JSON text, classes as dotted names, never run
+    class_names, category_ids: the label order
+    backbone: input statistics and origin, plain types
+    metrics: last evaluation, plain types
+    versions: of the libraries that wrote it
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from transfer.types import UserError
+
+FORMAT = "trickstack/1"
+
+Checkpoint = dict[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint under its final name only when all of it is on disk.
+
+    Args:
+        path: final name; what was there is replaced in one step.
+        checkpoint: tensors and plain types.
+    Raises:
+        UserError: the disk is full or not writable; the former file is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+        raise UserError(f"cannot write checkpoint {str(path)!r}: {error}; the one before is kept") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of this project without running anything in it.
+
+    Args:
+        path: a file that `save_checkpoint` wrote.
+    Raises:
+        UserError: missing, damaged (the member is named), not safe to load, or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint {str(path)!r}{_nearest_file(path)}")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{str(path)!r} is no checkpoint of this project, or is cut short: give a last.pth or best.pth")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"checkpoint {str(path)!r} is damaged: {error}; take another copy") from error
+    if damaged is not None:
+        raise UserError(f"checkpoint {str(path)!r} is damaged: its member {damaged!r} fails its checksum")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {str(path)!r} holds more than tensors and plain types, so it is not loaded: whoever made it "
+            "could run code here. If you trust it, load it where it was made and save its state dict alone"
+        ) from error
+    except Exception as error:  # a damaged file may raise anything
+        raise UserError(f"checkpoint {str(path)!r} cannot be read: {type(error).__name__}: {error}") from error
+    found = checkpoint.get("format") if isinstance(checkpoint, dict) else None
+    if found != FORMAT:
+        raise UserError(
+            f"{str(path)!r} is not a checkpoint of this project (format {found!r}, need {FORMAT!r}); plain backbone "
+            "weights go into the config as model.backbone.weights"
+        )
+    return checkpoint
+
+
+def _nearest_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f": there is no folder {str(path.parent)!r}"
+    close = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1, cutoff=0.5)
+    return f", did you mean {str(path.parent / close[0])!r}?" if close else ""
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what computes: goes into every checkpoint."""
+    versions = {"python": platform.python_version()}
+    for package in ("trickstack", "torch", "torchvision", "timm", "albumentations", "numpy"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

@@ -1,0 +1,379 @@
+"""The training loop, from top to bottom.
+
+One iteration is one optimizer step. Everything random in it follows from (seed, iteration, rank): the batches from
+their requests, the model's own draws (dropout) from a seed set at each step. So a run goes on from any checkpoint as if
+it had not stopped, and nothing of a random generator's state needs keeping.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from transfer.engine.checkpoint import Checkpoint
+from transfer.engine.distributed import World
+from transfer.engine.task import DetectionTask
+from transfer.optim.ema import EMA
+from transfer.optim.precision import Precision
+from transfer.optim.schedules import Schedule, set_lr
+from transfer.types import Batch, UserError
+
+
+class MetricLike(Protocol):
+    """What an evaluation gives: see `transfer.metrics.result.MetricResult`."""
+
+    protocol: str
+    main: str
+    values: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+
+    def table(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """The config's `training`: how long, in which numbers, and what is kept when."""
+
+    epochs: float | None = None
+    """Length of the run; give this or `iterations`."""
+    iterations: int | None = None
+    """Optimizer steps."""
+    seed: int = 0
+    precision: str = "float32"
+    """"float32", "bfloat16" or "float16" (with a gradient scaler)."""
+    accumulate: int = 1
+    """Micro-batches that make one optimizer step; the loader's batch_size is divided by it."""
+    clip_norm: float | None = None
+    """Largest norm of all gradients together."""
+    ema: dict[str, Any] | None = None
+    """Arguments of `transfer.optim.ema.EMA`; the average is what is evaluated. None: no average."""
+    evaluate_every: float = 1
+    """Epochs between evaluations (and checkpoints); the last step always has one. 0: at the end only."""
+    log_every: int = 20
+    """Iterations between log lines."""
+    pictures: int = 12
+    """Images on the page of predictions."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if (self.epochs is None) == (self.iterations is None):
+            problems.append(f"give either epochs ({self.epochs}) or iterations ({self.iterations})")
+        for name in ("epochs", "iterations", "accumulate", "log_every", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, (str, bool)) or not value > 0):
+                problems.append(f"{name}={value!r} must be a number above 0")
+        for name in ("seed", "evaluate_every", "pictures"):
+            value = getattr(self, name)
+            if isinstance(value, (str, bool)) or value < 0:
+                problems.append(f"{name}={value!r} must be a number, 0 or more")
+        if problems:
+            raise UserError("training: " + "; ".join(problems))
+
+    def total(self, per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        return self.iterations or max(1, round((self.epochs or 0) * per_epoch))
+
+
+@dataclass(slots=True)
+class Step:
+    """An event: an optimizer step was taken."""
+
+    iteration: int
+    """Steps done, this one included."""
+    total: int
+    per_epoch: int
+    images: int
+    """Of the global batch."""
+    losses: dict[str, float]
+    lr: float
+    grad_norm: float | None
+    seconds: float
+    loader_seconds: float
+    """Of `seconds`, spent waiting for data."""
+    dropped: dict[str, int]
+    skipped_files: list[str]
+    skipped_step: bool
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """An event: the model was measured."""
+
+    iteration: int
+    total: int
+    per_epoch: int
+    results: Sequence[MetricLike]
+    is_best: bool
+
+
+@dataclass(slots=True)
+class Saving:
+    """An event: the run's state is to be kept."""
+
+    checkpoint: Checkpoint
+    is_best: bool
+
+
+Event = Step | Evaluation | Saving
+Hook = Callable[[Event], None]
+
+
+@dataclass(kw_only=True)
+class Run:
+    """All that a run is made of, and how far it has come."""
+
+    task: DetectionTask
+    batches: Callable[[int], Iterable[Batch]]
+    """From an iteration to the rest of the run's micro-batches."""
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    precision: Precision
+    ema: EMA | None
+    settings: TrainingSettings
+    world: World
+    per_epoch: int
+    """Optimizer steps of an epoch."""
+    track_best: bool
+    """Whether evaluations are on validation data, so that "best" may be chosen by them."""
+    facts: Checkpoint
+    """What a checkpoint says besides the state: config, class names, backbone, versions."""
+    iteration: int = 0
+    best: float | None = None
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.settings.total(self.per_epoch)
+
+    def state(self) -> Checkpoint:
+        """The checkpoint of this moment."""
+        return {
+            **self.facts,
+            "model": self.task.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.state_dict(),
+            "iteration": self.iteration,
+            "best": self.best,
+            "metrics": self.metrics,
+            "seed": self.settings.seed,
+            "world_size": self.world.size,
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same run.
+
+        Raises:
+            UserError: it is of another model, seed or number of processes.
+        """
+        if checkpoint["seed"] != self.settings.seed or checkpoint["world_size"] != self.world.size:
+            raise UserError(
+                f"--resume: the checkpoint has seed {checkpoint['seed']} and {checkpoint['world_size']} processes, "
+                f"this run {self.settings.seed} and {self.world.size}; the batches would not be the same ones"
+            )
+        if (checkpoint["ema"] is None) != (self.ema is None):
+            raise UserError("--resume: training.ema was switched since the checkpoint was written")
+        try:
+            self.task.model.load_state_dict(checkpoint["model"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(f"--resume: the checkpoint is of another model or optimizer: {error}") from error
+        if self.ema is not None:
+            self.ema.load_state_dict(checkpoint["ema"])
+        self.precision.load_state_dict(checkpoint["scaler"])
+        self.iteration, self.best = checkpoint["iteration"], checkpoint["best"]
+        self.metrics = checkpoint["metrics"]
+
+
+def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks: Sequence[Hook]) -> bool:
+    """Run to the end, or until interrupted.
+
+    Args:
+        run: what to train; its `iteration` says where to begin.
+        evaluate: from a model in eval mode to results; the first one's main figure decides on "best".
+        hooks: told of every event, in order. Only process 0 is told of `Saving` and `Evaluation`.
+    Returns:
+        Whether the end was reached (False: interrupted, and saved).
+    Raises:
+        UserError: a loss that is not a number, with the batch's files.
+    """
+    settings, world = run.settings, run.world
+    model = run.task.model
+    network = (
+        model
+        if world.size == 1
+        else DistributedDataParallel(
+            model,
+            device_ids=[world.device.index] if world.device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+        )
+    )
+    every = round(settings.evaluate_every * run.per_epoch)
+    micro_batches = iter(run.batches(run.iteration))
+    model.train()
+
+    with _interruption() as interrupted:
+        while run.iteration < run.total:
+            # 1. The lr and the model's own random draws follow from the iteration.
+            set_lr(run.optimizer, run.schedule.factor(run.iteration, total=run.total, per_epoch=run.per_epoch))
+            torch.manual_seed(_step_seed(settings.seed, run.iteration, world.rank))
+
+            # 2. Forward and backward, once a micro-batch; gradients are averaged over processes with the last.
+            step = _Tally(time.perf_counter())
+            for micro in range(settings.accumulate):
+                batch = step.fetch(micro_batches).to(world.device)
+                with _only_last_synchronizes(network, micro, settings.accumulate):
+                    with run.precision.autocast():
+                        losses = run.task.losses(network, batch)
+                        loss = torch.stack(list(losses.values())).sum() / settings.accumulate
+                    step.begin_copy(losses)
+                    run.precision.backward(loss)
+                step.finish_copy(batch, run.iteration)
+
+            # 3. The optimizer step.
+            result = run.precision.step(run.optimizer, max_norm=settings.clip_norm)
+            run.optimizer.zero_grad(set_to_none=True)
+            if run.ema is not None and not result.skipped:
+                run.ema.update(model)
+            run.iteration += 1
+
+            # 4. Tell, measure, keep.
+            event = step.event(run, None if result.grad_norm is None else float(result.grad_norm), result.skipped)
+            for hook in hooks:
+                hook(event)
+            stopping = world.any(interrupted())
+            if run.iteration == run.total or (every and run.iteration % every == 0 and not stopping):
+                _measure(run, evaluate, hooks)
+            elif stopping:
+                _tell(world, hooks, lambda: Saving(run.state(), is_best=False))
+            if stopping and run.iteration < run.total:
+                return False
+    return True
+
+
+def _measure(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks: Sequence[Hook]) -> None:
+    """Evaluate the average where there is one, else the model, and keep the state."""
+    measured = run.task.model if run.ema is None else run.ema.module
+    measured.eval()
+    results = evaluate(measured)
+    run.task.model.train()
+    is_best = False
+    if results:
+        run.metrics = [{"protocol": r.protocol, "main": r.main, "values": dict(r.values)} for r in results]
+        figure = results[0].values[results[0].main]
+        is_best = run.track_best and (run.best is None or figure > run.best)
+        run.best = figure if is_best else run.best
+        _tell(run.world, hooks, lambda: Evaluation(run.iteration, run.total, run.per_epoch, results, is_best))
+    _tell(run.world, hooks, lambda: Saving(run.state(), is_best))
+
+
+def _tell(world: World, hooks: Sequence[Hook], make_event: Callable[[], Event]) -> None:
+    if world.is_main:
+        event = make_event()
+        for hook in hooks:
+            hook(event)
+
+
+class _Tally:
+    """What one step adds up to, over its micro-batches."""
+
+    def __init__(self, started: float) -> None:
+        self.started, self.loader_seconds, self.images = started, 0.0, 0
+        self.losses: dict[str, float] = {}
+        self.dropped: dict[str, int] = {}
+        self.skipped_files: list[str] = []
+
+    def fetch(self, micro_batches: Iterator[Batch]) -> Batch:
+        """The next micro-batch, timed."""
+        started = time.perf_counter()
+        batch = next(micro_batches)
+        self.loader_seconds += time.perf_counter() - started
+        self.images += len(batch.targets)
+        self.skipped_files += batch.skipped
+        for name, count in batch.dropped.items():
+            self.dropped[name] = self.dropped.get(name, 0) + count
+        return batch
+
+    def begin_copy(self, losses: dict[str, Tensor]) -> None:
+        """Start to copy the losses to the host, so that a GPU need not wait for it before the backward pass."""
+        self.names = list(losses)
+        self.on_host = torch.stack([loss.detach().float() for loss in losses.values()]).to("cpu", non_blocking=True)
+        self.copied = torch.cuda.Event() if next(iter(losses.values())).is_cuda else None
+        if self.copied is not None:
+            self.copied.record()
+
+    def finish_copy(self, batch: Batch, iteration: int) -> None:
+        """Add the losses. Raises: UserError where one is not a finite number, before any weight has changed."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        values = dict(zip(self.names, self.on_host.tolist()))
+        wrong = [f"{name}={value}" for name, value in values.items() if not np.isfinite(value)]
+        if wrong:
+            files = ", ".join(f"{target.path} (seed {target.seed})" for target in batch.targets)
+            raise UserError(
+                f"iteration {iteration}: {', '.join(wrong)}. The batch's files: {files}. The usual causes: lr too high "
+                "(lower optimizer.lr or lengthen the warm-up), no training.clip_norm, boxes that are wrong"
+            )
+        for name, value in values.items():
+            self.losses[name] = self.losses.get(name, 0.0) + value
+
+    def event(self, run: Run, grad_norm: float | None, skipped: bool) -> Step:
+        """The step as an event; losses are means over the micro-batches of this process."""
+        return Step(
+            iteration=run.iteration,
+            total=run.total,
+            per_epoch=run.per_epoch,
+            images=self.images * run.world.size,
+            losses={name: value / run.settings.accumulate for name, value in self.losses.items()},
+            lr=max(group["lr"] for group in run.optimizer.param_groups),
+            grad_norm=grad_norm,
+            seconds=time.perf_counter() - self.started,
+            loader_seconds=self.loader_seconds,
+            dropped=self.dropped,
+            skipped_files=self.skipped_files,
+            skipped_step=skipped,
+        )
+
+
+def _step_seed(seed: int, iteration: int, rank: int) -> int:
+    """A seed for torch's generators that differs for every step and process."""
+    return int(np.random.SeedSequence([seed, iteration, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _only_last_synchronizes(network: nn.Module, micro: int, count: int) -> contextlib.AbstractContextManager[Any]:
+    if isinstance(network, DistributedDataParallel) and micro < count - 1:
+        return network.no_sync()
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _interruption() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask the loop to save and stop after the step at hand; a second Ctrl-C stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked = True
+
+    former = {}
+    with contextlib.suppress(ValueError):  # not in the main thread: signals stay with whoever owns them
+        for number in (signal.SIGINT, signal.SIGTERM):
+            former[number] = signal.signal(number, ask)
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,126 @@
+"""A checkpoint's figures, from the checkpoint alone."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transfer.assemble import as_plain, build_dataset, build_evaluator, differing_keys, restore, set_data_root
+from transfer.build import Node, load_config
+from transfer.data.subset import split_validation
+from transfer.engine.checkpoint import library_versions, load_checkpoint
+from transfer.engine.distributed import World, choose_device
+from transfer.engine.hooks import json_text
+from transfer.engine.run_directory import new_run_directory, write_text_atomically
+from transfer.engine.train import MetricLike
+from transfer.metrics.detections import write_coco_detections
+from transfer.report.pages import page_of_predictions
+from transfer.types import DetectionDataset, UserError
+
+logger = logging.getLogger("trickstack")
+
+
+def evaluate_checkpoint(
+    path: str | Path,
+    *,
+    data: str | None = None,
+    split: str = "test",
+    output: str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    trust: Sequence[str] = (),
+) -> list[MetricLike]:
+    """Measure, print the tables, write results.json, detections.json and a page of predictions.
+
+    Args:
+        path: a checkpoint of this project.
+        data: None for the data of the checkpoint's config; a folder in its place; or a config whose data is taken.
+        split: "test", "val" or "train" of that data.
+        output: folder; None for a new numbered one in evaluation/ beside the checkpoint.
+        device: "auto", "cpu", "cuda", "cuda:N".
+        workers: processes that prepare images; None: as the config says.
+        trust: further modules that the checkpoint's config may name.
+    Raises:
+        UserError: what the user can mend.
+    """
+    checkpoint = load_checkpoint(path)
+    changed = [
+        f"{name} {checkpoint['versions'].get(name)} -> {version}"
+        for name, version in library_versions().items()
+        if checkpoint["versions"].get(name) != version
+    ]
+    if changed:
+        logger.warning("other versions than in training, figures may differ a little: %s", ", ".join(changed))
+    here = World(0, 1, choose_device(device))
+    restored = restore(checkpoint, here.device, trust=trust)
+    config = restored.config
+    trusted: Sequence[str] | None = restored.trusted
+    if data is not None and data.endswith(".py"):
+        other = load_config(data)  # the user's own file: any class
+        for problem in differing_keys(other["augment"]["test"], config["augment"]["test"], "augment.test"):
+            logger.info("%s differs between %s and the checkpoint; the checkpoint's is used", problem, data)
+        config["data"], trusted = other["data"], None
+    elif data is not None:
+        if not Path(data).exists():
+            raise UserError(f"--data {data!r}: no such folder or config")
+        set_data_root(config, data)
+    if workers is not None:
+        config["loader"]["workers"] = workers
+    dataset = _dataset(config, split, restored.class_names, trusted)
+    evaluator = build_evaluator(config, restored.task, dataset, here, restored.trusted)
+    results = evaluator(restored.task.model, progress(len(dataset)))
+    folder = Path(output) if output is not None else new_run_directory(Path(path).resolve().parent / "evaluation")
+    folder.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        logger.info("%s", result.table())
+    facts = {
+        "checkpoint": str(path),
+        "iteration": checkpoint["iteration"],
+        "split": split,
+        "images": len(dataset),
+        "metrics": [as_plain(result) for result in results],
+    }
+    write_text_atomically(folder / "results.json", json_text(facts))
+    records = [dataset.record(index) for index in range(len(dataset))]
+    write_coco_detections(folder / "detections.json", records, evaluator.predictions, restored.category_ids)
+    page_of_predictions(dataset, evaluator.predictions, folder / "predictions.jpg")
+    logger.info("results.json, detections.json and predictions.jpg are in %s", folder)
+    return results
+
+
+def _dataset(config: Node, split: str, class_names: Sequence[str], trusted: Sequence[str] | None) -> DetectionDataset:
+    """One of the config's data sets, with the checkpoint's order of classes."""
+    nodes = config["data"]
+    if split != "test" and isinstance(nodes.get("val"), float):  # held out from the training set, by the run's seed
+        whole = build_dataset(nodes["train"], "data.train", class_names, trusted)
+        parts = split_validation(whole, nodes["val"], config["training"].get("seed", 0))
+        return parts[split == "val"]
+    if not nodes.get(split):
+        raise UserError(f"--split {split}: the config has no data.{split}")
+    return build_dataset(nodes[split], f"data.{split}", class_names, trusted)
+
+
+def progress(total: int) -> Callable[[int], None]:
+    """A bar on a terminal; elsewhere a line at every tenth."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        bar = tqdm(total=total, unit="image", dynamic_ncols=True)
+
+        def advance(images: int) -> None:
+            bar.update(images)
+            if bar.n >= total:
+                bar.close()
+
+        return advance
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        before, done = done, done + images
+        if done * 10 // total > before * 10 // total:
+            logger.info("%d of %d images", done, total)
+
+    return count

@@ -1,0 +1,229 @@
+"""The second stage of Faster R-CNN: regions of interest, the box head and its criterion.
+
+Source: Fast R-CNN (Girshick 2015), RoIAlign (He et al. 2017), level assignment of FPN (Lin et al. 2017, equation 1).
+The background is class K, behind the K classes; box deltas are one set a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from transfer.losses.soft_targets import soft_cross_entropy
+from transfer.ops.boxes import box_area, encode_boxes
+from transfer.ops.matching import check_difficult, match, truth_for_training
+from transfer.ops.sampling import sample_balanced
+from transfer.ops.world import mean_over_processes
+from transfer.types import Target, UserError
+
+PROPOSAL_CODE = (10.0, 10.0, 5.0, 5.0)
+BACKGROUND = -1
+"""Label of a region that is none of the classes, before the head gives the background its place."""
+
+
+class PyramidRoIAlign(nn.Module):
+    """RoIAlign from the pyramid level that fits a region's size.
+
+    Args:
+        strides: of the levels to read, fine to coarse, each twice the one before.
+        output_size: cells a side.
+        sampling_ratio: samples a cell and side.
+        canonical_side: a region of this side, in pixels, is read from the level of stride 16 (FPN: 224).
+    """
+
+    def __init__(
+        self, strides: Sequence[int], *, output_size: int = 7, sampling_ratio: int = 2, canonical_side: float = 224.0
+    ) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.output_size, self.sampling_ratio, self.canonical_side = output_size, sampling_ratio, canonical_side
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """Args: boxes [R, 4]. Returns: [R] int64, index into the strides."""
+        sides = box_area(boxes).clamp(min=0).sqrt()
+        finest = torch.log2(torch.tensor(16.0 / self.strides[0]))  # levels between the finest and stride 16
+        level = torch.floor(finest + torch.log2(sides / self.canonical_side + 1e-6))
+        return level.clamp(0, len(self.strides) - 1).to(torch.int64)
+
+    def forward(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Features of each region.
+
+        Args:
+            maps: [B, C, H_i, W_i] of at least the levels to read.
+            boxes: [R_b, 4] xyxy pixels, one tensor an image.
+        Returns:
+            [R, C, output_size, output_size], images one after another.
+        """
+        images = torch.cat([x.new_full((len(x), 1), float(i)) for i, x in enumerate(boxes)])
+        regions = torch.cat([images, torch.cat(list(boxes))], dim=1)  # [R, 5]
+        levels = self.levels(regions[:, 1:])
+        size = self.output_size
+        pooled = maps[0].new_zeros((len(regions), maps[0].shape[1], size, size))
+        for level, stride in enumerate(self.strides):
+            chosen = torch.nonzero(levels == level).flatten()
+            features = roi_align(
+                maps[level], regions[chosen].to(maps[level].dtype), size, 1 / stride, self.sampling_ratio, aligned=True
+            )
+            pooled = pooled.index_copy(0, chosen, features)
+        return pooled
+
+
+class TwoLayerHead(nn.Module):
+    """Two fully connected layers on pooled regions.
+
+    Args:
+        channels: of the pooled regions.
+        cells: a side of the pooled regions.
+        width: of both layers.
+    """
+
+    def __init__(self, channels: int, cells: int, *, width: int = 1024) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * cells * cells, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        )
+        self.width = width
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Args: regions [R, C, cells, cells]. Returns: [R, width]."""
+        return self.layers(regions)
+
+
+class BoxPredictor(nn.Module):
+    """Class logits and box deltas of each region.
+
+    Args:
+        width: of the features.
+        num_classes: K, without the background.
+    """
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.logits = nn.Linear(width, num_classes + 1)
+        self.deltas = nn.Linear(width, num_classes * 4)
+        nn.init.normal_(self.logits.weight, std=0.01)
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        nn.init.zeros_(self.logits.bias)
+        nn.init.zeros_(self.deltas.bias)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: features [R, width]. Returns: logits [R, K + 1] with the background last, deltas [R, K, 4]."""
+        return self.logits(features), self.deltas(features).view(-1, self.num_classes, 4)
+
+
+@dataclass(slots=True)
+class RegionTargets:
+    """What the regions of a batch are to be taught; R over all images, one image after another."""
+
+    labels: Tensor
+    """[R] int64; BACKGROUND where the region is none of the classes."""
+    weights: Tensor
+    """[R] float32: the truth box's weight; 1 for background."""
+    boxes: Tensor
+    """[P, 4] float32 xyxy: the truth boxes of the P regions that are not background, in their order."""
+
+
+class RegionSampler:
+    """The proposals a box head learns from, and what it learns.
+
+    Args:
+        count: regions an image.
+        positive_fraction: share of positives at the most.
+        iou: from which on a region is positive; below, it is negative.
+        difficult: "ignore", "train" or "drop"; see `transfer.ops.matching.truth_for_training`.
+    """
+
+    def __init__(
+        self, *, count: int = 512, positive_fraction: float = 0.25, iou: float = 0.5, difficult: str = "ignore"
+    ) -> None:
+        self.count, self.positive_fraction, self.iou = count, positive_fraction, iou
+        self.difficult = check_difficult(difficult)
+
+    @torch.no_grad()
+    def __call__(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> tuple[list[Tensor], RegionTargets]:
+        """A sample of each image's proposals, to which the truth boxes are added.
+
+        Args:
+            proposals: [P, 4] an image.
+            targets: of the same images.
+        Returns:
+            Regions [R_b, 4] an image, and the targets of all of them.
+        """
+        regions, labels, weights, boxes = [], [], [], []
+        for image_proposals, target in zip(proposals, targets):
+            truth = truth_for_training(target, self.difficult)
+            candidates = torch.cat([image_proposals, truth.boxes])
+            matches = match(candidates, truth, high=self.iou, low=self.iou)
+            positives, negatives = sample_balanced(
+                matches, count=self.count, positive_fraction=self.positive_fraction, seed=target.seed ^ 1
+            )
+            matched = matches[positives]
+            regions.append(candidates[torch.cat([positives, negatives])])
+            labels += [truth.labels[matched], torch.full_like(negatives, BACKGROUND)]
+            weights += [truth.weights[matched], torch.ones(len(negatives), device=negatives.device)]
+            boxes.append(truth.boxes[matched])
+        return regions, RegionTargets(torch.cat(labels), torch.cat(weights), torch.cat(boxes))
+
+
+class BoxCriterion:
+    """Losses of the box head: class (softmax cross entropy) and box (smooth L1 on the true class's deltas).
+
+    Both are divided by the number of regions. A box's weight multiplies the losses of its positives (BoF's mixup); the
+    normaliser stays unweighted.
+
+    Args:
+        label_smoothing: eps in [0, 1); see `transfer.losses.soft_targets`.
+        smoothing_form: "usual" or "paper".
+        beta: where smooth L1 turns from square to linear.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        smoothing_form: Literal["usual", "paper"] = "usual",
+        beta: float = 1 / 9,
+    ) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"label_smoothing={label_smoothing} must be in [0, 1)")
+        self.label_smoothing, self.smoothing_form, self.beta = label_smoothing, smoothing_form, beta
+
+    def __call__(
+        self, logits: Tensor, deltas: Tensor, regions: Sequence[Tensor], targets: RegionTargets
+    ) -> tuple[Tensor, Tensor]:
+        """The two losses of a batch.
+
+        Args:
+            logits: [R, K + 1], background last.
+            deltas: [R, K, 4].
+            regions: [R_b, 4] an image; R over all images.
+            targets: of the R regions.
+        Returns:
+            Class loss and box loss, scalars.
+        """
+        logits, deltas = logits.float(), deltas.float()
+        background = logits.shape[1] - 1
+        normalizer = mean_over_processes(len(targets.labels), logits.device).clamp(min=1)
+        class_loss = soft_cross_entropy(
+            logits,
+            torch.where(targets.labels == BACKGROUND, background, targets.labels),
+            smoothing=self.label_smoothing,
+            form=self.smoothing_form,
+            weights=targets.weights,
+            reduction="sum",
+        )
+        positive = torch.nonzero(targets.labels != BACKGROUND).flatten()
+        box_loss = deltas.sum() * 0  # keeps the graph where nothing is positive
+        if len(positive):
+            wanted = encode_boxes(targets.boxes, torch.cat(list(regions))[positive], PROPOSAL_CODE)
+            predicted = deltas[positive, targets.labels[positive]]
+            distance = F.smooth_l1_loss(predicted, wanted, beta=self.beta, reduction="none").sum(dim=1)
+            box_loss = box_loss + (distance * targets.weights[positive]).sum()
+        return class_loss / normalizer, box_loss / normalizer

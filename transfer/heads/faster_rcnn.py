@@ -1,0 +1,226 @@
+"""Faster R-CNN: the model, its criterion, its postprocess, and `faster_rcnn_fpn`, which joins them to a backbone.
+
+Source: Faster R-CNN (Ren et al. 2015) with FPN (Lin et al. 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.contract import Backbone
+from transfer.heads.box_head import (
+    PROPOSAL_CODE,
+    BoxCriterion,
+    BoxPredictor,
+    PyramidRoIAlign,
+    RegionSampler,
+    RegionTargets,
+    TwoLayerHead,
+)
+from transfer.heads.fpn import FPN
+from transfer.heads.rpn import Proposer, RPNCriterion, RPNHead
+from transfer.ops.anchors import AnchorGenerator
+from transfer.ops.boxes import clip_boxes, decode_boxes
+from transfer.ops.nms import nms_within_groups
+from transfer.types import Prediction, Size, Target, UserError
+
+
+@dataclass(slots=True)
+class FasterRCNNOutput:
+    """Raw logits and deltas of both stages."""
+
+    objectness: Tensor
+    """[B, N] logits over the anchors of all levels."""
+    anchor_deltas: Tensor
+    """[B, N, 4]."""
+    anchors: Tensor
+    """[N, 4]."""
+    regions: list[Tensor]
+    """[R_b, 4] an image: the proposals, or in training the sample of them."""
+    class_logits: Tensor
+    """[R, K + 1], background last, images one after another."""
+    box_deltas: Tensor
+    """[R, K, 4]."""
+    region_targets: RegionTargets | None
+    """What the regions are to be taught; None in test."""
+
+
+class FasterRCNN(nn.Module):
+    """A two-stage detector from built parts.
+
+    Args:
+        backbone: gives the features.
+        neck: turns features into maps; has `.strides`.
+        anchor_generator: of the neck's strides.
+        rpn_head: gives objectness and deltas of the anchors.
+        proposer: turns those into proposals.
+        sampler: draws the regions to train on.
+        roi_pool: (maps, boxes) -> [R, C, h, w].
+        box_head: [R, C, h, w] -> [R, D].
+        predictor: [R, D] -> logits [R, K + 1], deltas [R, K, 4].
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: nn.Module,
+        anchor_generator: AnchorGenerator,
+        rpn_head: nn.Module,
+        proposer: Proposer,
+        sampler: RegionSampler,
+        roi_pool: nn.Module,
+        box_head: nn.Module,
+        predictor: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.rpn_head = backbone, neck, rpn_head
+        self.roi_pool, self.box_head, self.predictor = roi_pool, box_head, predictor
+        self.anchor_generator, self.proposer, self.sampler = anchor_generator, proposer, sampler
+
+    def forward(
+        self, images: Tensor, sizes: Sequence[Size], targets: Sequence[Target] | None = None
+    ) -> FasterRCNNOutput:
+        """Raw outputs of both stages.
+
+        Args:
+            images: [B, 3, H, W] uint8.
+            sizes: (height, width) of each image's valid part.
+            targets: given in training, to sample regions; read for nothing else.
+        """
+        maps = self.neck(self.backbone(images))
+        level_logits, level_deltas = self.rpn_head(maps)
+        map_sizes = [(int(x.shape[2]), int(x.shape[3])) for x in maps]
+        anchors = self.anchor_generator(map_sizes, images.device)
+        regions = self.proposer(level_logits, level_deltas, anchors, sizes, targets is not None)
+        region_targets = None
+        if targets is not None:
+            regions, region_targets = self.sampler(regions, targets)
+        class_logits, box_deltas = self.predictor(self.box_head(self.roi_pool(maps, regions)))
+        return FasterRCNNOutput(
+            objectness=torch.cat(level_logits, dim=1),
+            anchor_deltas=torch.cat(level_deltas, dim=1),
+            anchors=torch.cat(anchors),
+            regions=regions,
+            class_logits=class_logits,
+            box_deltas=box_deltas,
+            region_targets=region_targets,
+        )
+
+
+class FasterRCNNCriterion:
+    """The four losses of both stages, equally weighted.
+
+    Args:
+        rpn: criterion of the first stage.
+        box: criterion of the second.
+    """
+
+    def __init__(self, *, rpn: RPNCriterion, box: BoxCriterion) -> None:
+        self.rpn, self.box = rpn, box
+
+    def __call__(self, output: FasterRCNNOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Args: the model's output in training, and its targets. Returns: scalar losses named `loss_*`."""
+        assert output.region_targets is not None, "the criterion needs an output made with targets"
+        objectness, anchor_box = self.rpn(output.objectness, output.anchor_deltas, output.anchors, targets)
+        classes, box = self.box(output.class_logits, output.box_deltas, output.regions, output.region_targets)
+        return {
+            "loss_rpn_objectness": objectness,
+            "loss_rpn_box": anchor_box,
+            "loss_class": classes,
+            "loss_box": box,
+        }
+
+
+class FasterRCNNPostprocess:
+    """Predictions in original pixels: softmax, decoding, class-wise NMS.
+
+    Args:
+        score_threshold: detections below are dropped.
+        nms_iou: suppression threshold within a class.
+        max_detections: an image.
+        min_side: a detection with a shorter side is dropped, in pixels of the network's input.
+    """
+
+    def __init__(
+        self,
+        *,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+        min_side: float = 1.0,
+    ) -> None:
+        self.score_threshold, self.nms_iou = score_threshold, nms_iou
+        self.max_detections, self.min_side = max_detections, min_side
+
+    @torch.no_grad()
+    def __call__(self, output: FasterRCNNOutput, targets: Sequence[Target]) -> list[Prediction]:
+        """Args: the model's output in test; targets for sizes and scales only. Returns: one prediction an image."""
+        counts = [len(regions) for regions in output.regions]
+        logits, deltas = output.class_logits.float().split(counts), output.box_deltas.split(counts)
+        return [self._image(*parts) for parts in zip(output.regions, logits, deltas, targets)]
+
+    def _image(self, regions: Tensor, logits: Tensor, deltas: Tensor, target: Target) -> Prediction:
+        scores = F.softmax(logits, dim=1)[:, :-1]  # [R, K]: the background goes
+        boxes = clip_boxes(decode_boxes(deltas, regions, PROPOSAL_CODE), target.size)  # [R, K, 4]
+        wide = ((boxes[..., 2:] - boxes[..., :2]) >= self.min_side).all(dim=-1)
+        region, label = torch.nonzero((scores > self.score_threshold) & wide, as_tuple=True)
+        boxes, scores = boxes[region, label], scores[region, label]
+        kept = nms_within_groups(boxes, scores, label, iou_threshold=self.nms_iou, limit=self.max_detections)
+        scale_y, scale_x = target.scale
+        original = boxes[kept] / boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+        return Prediction(clip_boxes(original, target.original_size), scores[kept], label[kept])
+
+
+def faster_rcnn_fpn(
+    backbone: Backbone,
+    num_classes: int,
+    *,
+    width: int = 256,
+    head_width: int = 1024,
+    anchor_scales: Sequence[float] = (8.0,),
+    anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    proposals_before_nms: tuple[int, int] = (2000, 1000),
+    proposals: tuple[int, int] = (2000, 1000),
+    proposal_nms_iou: float = 0.7,
+    rois: int = 512,
+    roi_positive_fraction: float = 0.25,
+    roi_cells: int = 7,
+    difficult: str = "ignore",
+) -> FasterRCNN:
+    """Faster R-CNN with a feature pyramid on any backbone.
+
+    Args:
+        backbone: its levels of stride 4 and coarser are used.
+        num_classes: K, without the background.
+        width: channels of the pyramid.
+        head_width: of the box head's two layers.
+        anchor_scales: sides of square anchors in strides.
+        anchor_ratios: height / width.
+        proposals_before_nms: a level and image, (training, test).
+        proposals: an image after NMS, (training, test).
+        proposal_nms_iou: threshold of that NMS.
+        rois: regions an image that the box head trains on.
+        roi_positive_fraction: share of positives among them at the most.
+        roi_cells: cells a side of a pooled region.
+        difficult: policy on difficult boxes in the sampling of regions; give the RPN's criterion the same.
+    """
+    if num_classes < 1:
+        raise UserError(f"num_classes={num_classes}: a detector needs at least one class")
+    neck = FPN(backbone.channels, backbone.strides, width=width)
+    generator = AnchorGenerator(neck.strides, scales=anchor_scales, ratios=anchor_ratios)
+    return FasterRCNN(
+        backbone=backbone,
+        neck=neck,
+        anchor_generator=generator,
+        rpn_head=RPNHead(width, generator.anchors_per_cell),
+        proposer=Proposer(before_nms=proposals_before_nms, after_nms=proposals, nms_iou=proposal_nms_iou),
+        sampler=RegionSampler(count=rois, positive_fraction=roi_positive_fraction, difficult=difficult),
+        roi_pool=PyramidRoIAlign(neck.backbone_strides, output_size=roi_cells),
+        box_head=TwoLayerHead(width, roi_cells, width=head_width),
+        predictor=BoxPredictor(head_width, num_classes),
+    )

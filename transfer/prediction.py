@@ -1,0 +1,158 @@
+"""Detections in a user's own pictures: drawings and JSON."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer.assemble import backbone_of, restore
+from transfer.batch.collate import Collate
+from transfer.batch.view import ViewedSample
+from transfer.build import build
+from transfer.data.image import BrokenSample, read_image
+from transfer.engine.checkpoint import load_checkpoint
+from transfer.engine.distributed import choose_device
+from transfer.engine.hooks import json_text
+from transfer.engine.run_directory import write_text_atomically
+from transfer.evaluation import progress
+from transfer.report.pages import draw_boxes, write_picture
+from transfer.types import Request, Sample, UserError
+
+logger = logging.getLogger("trickstack")
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def find_images(paths: Sequence[str]) -> list[Path]:
+    """The image files that files, folders and globs name, each once, sorted within each argument.
+
+    Raises:
+        UserError: an argument names nothing.
+    """
+    found: dict[Path, None] = {}
+    for text in paths:
+        path = Path(text)
+        if path.is_file():
+            matches = [path]
+        elif path.is_dir():
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
+        else:
+            matches = sorted(Path(p) for p in glob.glob(text, recursive=True) if os.path.isfile(p))
+        if not matches:
+            kind = "a folder without images" if path.is_dir() else "neither a file nor a folder nor a glob that matches"
+            raise UserError(f"{text!r} is {kind}; images end in {', '.join(IMAGE_ENDINGS)}")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def predict_paths(
+    checkpoint_path: str | Path,
+    paths: Sequence[str],
+    *,
+    output: str = "predictions",
+    score: float = 0.3,
+    device: str = "auto",
+    pictures: bool = True,
+    trust: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Detect objects in every image; a file that cannot be read is named and left out.
+
+    Args:
+        checkpoint_path: a checkpoint of this project.
+        paths: files, folders, globs.
+        output: folder for predictions.json and the drawings; files of the same names in it are replaced.
+        score: weaker detections are left out, in [0, 1].
+        device: "auto", "cpu", "cuda", "cuda:N".
+        pictures: whether to draw.
+        trust: further modules that the checkpoint's config may name.
+    Returns:
+        One dict an image: file, width, height, detections (label, score, box as xyxy pixels).
+    """
+    images = find_images(paths)
+    checkpoint = load_checkpoint(checkpoint_path)
+    where = choose_device(device)
+    restored = restore(checkpoint, where, trust=trust)
+    augment = build(restored.config["augment"]["test"], "augment.test", trusted=restored.trusted)
+    divisor = restored.config["loader"].get("size_divisor", 32)
+    collate = Collate(backbone_of(restored.task.model).pad_value, size_divisor=divisor)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = _drawing_names(images)
+    step = progress(len(images))
+    results, unreadable = [], 0
+    for path in images:
+        step(1)
+        try:
+            pixels = read_image(path)
+        except BrokenSample as error:
+            unreadable += 1
+            logger.warning("left out: %s", error)
+            continue
+        request = Request(0, 0)
+        sample = augment(_sample(pixels, path), request, np.random.default_rng(0))
+        batch = collate([ViewedSample(sample, request)]).to(where)
+        prediction = restored.task.predict(restored.task.model, batch)[0]
+        strong = prediction.scores >= score
+        boxes, scores = prediction.boxes[strong].numpy(), prediction.scores[strong].numpy()
+        labels = prediction.labels[strong].numpy()
+        results.append(
+            {
+                "file": str(path),
+                "width": pixels.shape[1],
+                "height": pixels.shape[0],
+                "detections": [
+                    {
+                        "class": restored.class_names[k],
+                        "score": round(float(s), 4),
+                        "box": [round(float(v), 2) for v in b],
+                    }
+                    for b, s, k in zip(boxes, scores, labels.tolist())
+                ],
+            }
+        )
+        if pictures:
+            drawn = draw_boxes(pixels, boxes, labels, restored.class_names, scores=scores)
+            write_picture(folder / names[path], drawn)
+    if not results:
+        raise UserError(f"none of the {len(images)} files could be read as an image")
+    write_text_atomically(folder / "predictions.json", json_text(results))
+    logger.info(
+        "%d images%s; predictions.json is in %s", len(results), f", {unreadable} left out" * bool(unreadable), folder
+    )
+    return results
+
+
+def _drawing_names(images: Sequence[Path]) -> dict[Path, str]:
+    """A name for each drawing; equal stems of different folders get a number."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in images:
+        name, number = f"{path.stem}.jpg", 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{path.stem}_{number}.jpg"
+        taken.add(name.lower())
+        names[path] = name
+    return names
+
+
+def _sample(pixels: np.ndarray, path: Path) -> Sample:
+    """The image as a sample without truth."""
+    height, width = pixels.shape[:2]
+    return Sample(
+        image=pixels,
+        boxes=np.zeros((0, 4), np.float32),
+        labels=np.zeros(0, np.int64),
+        difficult=np.zeros(0, bool),
+        weights=np.zeros(0, np.float32),
+        index=0,
+        image_id=path.stem,
+        path=str(path),
+        original_size=(height, width),
+    )

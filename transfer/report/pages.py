@@ -1,0 +1,116 @@
+"""Pictures of detections: boxes drawn on photographs, and pages of them."""
+
+from __future__ import annotations
+
+import colorsys
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from transfer.types import DetectionDataset, Prediction
+
+Colour = tuple[int, int, int]
+
+
+def class_colour(label: int) -> Colour:
+    """An RGB colour for a class; neighbouring labels are far apart on the colour circle."""
+    red, green, blue = colorsys.hsv_to_rgb((label * 0.618034) % 1.0, 0.85, 1.0)
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    scores: np.ndarray | None = None,
+    thin: bool = False,
+) -> np.ndarray:
+    """A copy of the image with boxes and names.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        boxes: [N, 4] xyxy pixels of the image.
+        labels: [N].
+        class_names: of the labels.
+        scores: [N], written behind the names.
+        thin: a white hairline without a name, for truth under predictions.
+    """
+    drawn = np.ascontiguousarray(image).copy()
+    line = max(1, round(max(image.shape[:2]) / 320))
+    scale = max(0.35, max(image.shape[:2]) / 1000)
+    for i, (box, label) in enumerate(zip(np.asarray(boxes), np.asarray(labels))):
+        left, top, right, bottom = (round(float(v)) for v in box)
+        if thin:
+            cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), (255, 255, 255), 1)
+            continue
+        colour = class_colour(int(label))
+        cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), colour, line)
+        text = class_names[int(label)] + (f" {float(scores[i]):.2f}" if scores is not None else "")
+        text = text.encode("ascii", "replace").decode()  # cv2's font knows no more
+        (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        y = top - 2 if top - height - base >= 0 else top + height + base
+        cv2.rectangle(drawn, (left, y - height - base), (left + width, y + base // 2), colour, -1)
+        cv2.putText(drawn, text, (left, y - base // 2), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return drawn
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write an RGB image whole or not at all, in the format of the name's ending."""
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    encoded, data = cv2.imencode(path.suffix, image[:, :, ::-1])
+    assert encoded, f"cannot encode {path.suffix}"
+    try:
+        temporary.write_bytes(data.tobytes())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def page_of_predictions(
+    dataset: DetectionDataset,
+    predictions: Sequence[Prediction],
+    path: Path,
+    *,
+    count: int = 12,
+    columns: int = 4,
+    side: int = 360,
+    score_threshold: float = 0.4,
+) -> None:
+    """A grid of images, spread over the data set: predictions in colour over white hairlines of the truth.
+
+    Args:
+        dataset: the images.
+        predictions: one an image, in the data set's order.
+        path: where to write.
+        count: images on the page.
+        columns: a row.
+        side: of a tile, pixels.
+        score_threshold: weaker predictions are not drawn.
+    """
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int))
+    rows = -(-len(chosen) // columns)
+    page = np.full((rows * side, min(columns, len(chosen)) * side, 3), 32, dtype=np.uint8)
+    for place, index in enumerate(chosen.tolist()):
+        sample, prediction = dataset[index], predictions[index]
+        factor = (side - 6) / max(sample.image.shape[:2])
+        height, width = (max(1, round(s * factor)) for s in sample.image.shape[:2])
+        image = cv2.resize(
+            sample.image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        )
+        strong = prediction.scores >= score_threshold
+        image = draw_boxes(image, sample.boxes * factor, sample.labels, dataset.class_names, thin=True)
+        image = draw_boxes(
+            image,
+            prediction.boxes[strong].numpy() * factor,
+            prediction.labels[strong].numpy(),
+            dataset.class_names,
+            scores=prediction.scores[strong].numpy(),
+        )
+        top, left = place // columns * side + 3, place % columns * side + 3
+        page[top : top + height, left : left + width] = image
+    write_picture(path, page)
