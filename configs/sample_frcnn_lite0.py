@@ -30,6 +30,7 @@ model = dict(
         frozen_stages=1,
     ),
     width=64,
+    fpn_norm="group",
     head_width=256,
     anchor_scales=(4.0,),
     proposals_before_nms=(500, 300),

@@ -181,6 +181,7 @@ def faster_rcnn_fpn(
     num_classes: int,
     *,
     width: int = 256,
+    fpn_norm: str = "none",
     head_width: int = 1024,
     anchor_scales: Sequence[float] = (8.0,),
     anchor_ratios: Sequence[float] = (0.5, 1.0, 2.0),
@@ -198,6 +199,7 @@ def faster_rcnn_fpn(
         backbone: its levels of stride 4 and coarser are used.
         num_classes: K, without the background.
         width: channels of the pyramid.
+        fpn_norm: "none" or "group"; see `transfer.heads.fpn.FPN`.
         head_width: of the box head's two layers.
         anchor_scales: sides of square anchors in strides.
         anchor_ratios: height / width.
@@ -211,7 +213,7 @@ def faster_rcnn_fpn(
     """
     if num_classes < 1:
         raise UserError(f"num_classes={num_classes}: a detector needs at least one class")
-    neck = FPN(backbone.channels, backbone.strides, width=width)
+    neck = FPN(backbone.channels, backbone.strides, width=width, norm=fpn_norm)
     generator = AnchorGenerator(neck.strides, scales=anchor_scales, ratios=anchor_ratios)
     return FasterRCNN(
         backbone=backbone,

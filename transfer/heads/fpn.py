@@ -23,10 +23,19 @@ class FPN(nn.Module):
         strides: of the backbone's levels; from the finest one used on, each twice the one before.
         width: channels of every output map.
         finest_stride: finer levels are not used.
+        norm: "none", as in the paper, or "group": group norm (Wu and He 2018, 16 channels a group) after each of the
+            pyramid's convolutions. Backbones whose maps are not of unit scale need it: the last convolution of an
+            inverted residual block is linear, and ImageNet-trained EfficientNets give maps of standard deviation 6.
     """
 
     def __init__(
-        self, channels: Sequence[int], strides: Sequence[int], *, width: int = 256, finest_stride: int = 4
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        width: int = 256,
+        finest_stride: int = 4,
+        norm: str = "none",
     ) -> None:
         super().__init__()
         self.first = next((i for i, stride in enumerate(strides) if stride >= finest_stride), len(strides))
@@ -38,7 +47,14 @@ class FPN(nn.Module):
                 f"an FPN needs levels whose strides double, the backbone gives {tuple(strides)}: "
                 "choose other levels with out_strides, or output_stride=32"
             )
-        self.pyramid = FeaturePyramidNetwork(list(channels), width, extra_blocks=LastLevelMaxPool())
+        if norm not in ("none", "group"):
+            raise UserError(f"FPN norm={norm!r} is none of none, group")
+        self.pyramid = FeaturePyramidNetwork(
+            list(channels),
+            width,
+            extra_blocks=LastLevelMaxPool(),
+            norm_layer=_group_norm if norm == "group" else None,
+        )
         self.backbone_strides = tuple(strides)
         self.strides = (*strides, 2 * strides[-1])
         self.width = width
@@ -47,3 +63,8 @@ class FPN(nn.Module):
         """Args: all features [B, C_i, H_i, W_i] of the backbone. Returns: maps [B, width, H_i, W_i] of `strides`."""
         used = features[self.first :]
         return list(self.pyramid(OrderedDict((str(level), x) for level, x in enumerate(used))).values())
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """16 channels a group; one group where that does not divide."""
+    return nn.GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels)
