@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +23,7 @@ from backbones.norms import convert_synchronized
 from transfer.batch.collate import Collate, make_loader
 from transfer.batch.requests import RequestBatches, evaluation_batches
 from transfer.batch.view import TrainingView
-from transfer.build import TRUSTED_MODULES, Node, build, check_arguments, from_json, resolve, to_json
+from transfer.build import TRUSTED_MODULES, Node, build, check_arguments, from_json, parameters_of, resolve, to_json
 from transfer.data.subset import split_validation
 from transfer.engine.checkpoint import FORMAT, Checkpoint, library_versions
 from transfer.engine.distributed import World
@@ -62,15 +61,19 @@ def number_of_workers(asked: int) -> int:
     return min(asked, max(0, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else asked))
 
 
-def set_data_root(config: Node, root: str) -> None:
+def set_data_root(config: Node, root: str, trusted: Sequence[str] | None = None) -> None:
     """Let every data set of the config that has a `root` read from another place.
 
+    Args:
+        config: changed in place.
+        root: the folder.
+        trusted: see `transfer.build.resolve`.
     Raises:
         UserError: no data set of the config has one.
     """
     found = False
     for node in config["data"].values():
-        if isinstance(node, dict) and ("root" in node or "root" in inspect.signature(resolve(node["type"])).parameters):
+        if isinstance(node, dict) and "root" in (parameters_of(resolve(node.get("type", ""), trusted)) or ()):
             node["root"] = root
             found = True
     if not found:
@@ -88,7 +91,7 @@ def build_dataset(node: Node, where: str, class_names: Sequence[str] | None, tru
     if not isinstance(node, dict) or "type" not in node:
         raise UserError(f"{where}={node!r} must be dict(type=..., ...)")
     given = {}
-    if class_names is not None and "class_names" in inspect.signature(resolve(node["type"], trusted)).parameters:
+    if class_names is not None and "class_names" in (parameters_of(resolve(node["type"], trusted)) or ()):
         given["class_names"] = tuple(class_names)
     dataset = build(node, where, trusted=trusted, **given)
     if class_names is not None and tuple(dataset.class_names) != tuple(class_names):
@@ -207,6 +210,14 @@ class Evaluator:
         return self.results
 
 
+def build_augment(config: Node, which: str, trusted: Sequence[str] | None = None) -> Callable[..., Any]:
+    """The config's pipeline for "train" or "test"."""
+    nodes = config["augment"]
+    if set(nodes) != {"train", "test"}:
+        raise UserError(f"augment has {', '.join(map(repr, nodes)) or 'nothing'}; give train and test, no others")
+    return build(nodes[which], f"augment.{which}", trusted=trusted)
+
+
 def build_evaluator(
     config: Node,
     task: DetectionTask,
@@ -217,7 +228,7 @@ def build_evaluator(
     """The evaluator of a config's test augmentation and metrics."""
     loader = test_loader(
         dataset,
-        build(config["augment"]["test"], "augment.test", trusted=trusted),
+        build_augment(config, "test", trusted),
         loader_settings(config, trusted),
         backbone_of(task.model).pad_value,
         world,
@@ -278,7 +289,7 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     )
     per_epoch = max(1, batches.iterations_per_epoch // settings.accumulate)
     total = settings.total(per_epoch)
-    view = TrainingView(data.train, build(config["augment"]["train"], "augment.train"), on_broken=loading.on_broken)  # type: ignore[arg-type]
+    view = TrainingView(data.train, build_augment(config, "train"), on_broken=loading.on_broken)  # type: ignore[arg-type]
     collate = Collate(backbone.pad_value, size_divisor=loading.size_divisor)
 
     def batches_from(iteration: int) -> Iterable[Batch]:
@@ -333,20 +344,21 @@ class Restored:
     config: Node
     class_names: tuple[str, ...]
     category_ids: list[int]
-    trusted: tuple[str, ...]
+    trusted: tuple[str, ...] | None
 
 
-def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str] = ()) -> Restored:
+def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str] | None = ()) -> Restored:
     """The trained task of a checkpoint: the moving average where there is one, in eval mode.
 
     Args:
         checkpoint: as `load_checkpoint` gives it.
         device: where the model goes.
-        trust: modules besides this project's that the checkpoint's config may name.
+        trust: modules besides this project's that the checkpoint's config may name; None: any, for a checkpoint that
+            this very process wrote.
     Raises:
         UserError: the config names other modules, or does not fit the weights.
     """
-    trusted = (*TRUSTED_MODULES, *trust)
+    trusted = None if trust is None else (*TRUSTED_MODULES, *trust)
     config = from_json(checkpoint["config"])
     _forget_weights(config["model"])
     class_names = tuple(str(name) for name in checkpoint["class_names"])

@@ -43,6 +43,9 @@ TRUSTED_MODULES = (
 )
 """Where a class named in a checkpoint may come from without --trust."""
 
+SETTINGS = {"loader": "transfer.assemble.LoaderSettings", "training": "transfer.engine.train.TrainingSettings"}
+"""The top-level dicts without a `type`, and the class whose arguments they hold; imported only when asked for."""
+
 Node = dict[str, Any]
 
 
@@ -76,7 +79,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Node:
         raw = Config.fromfile(str(path), lazy_import=True)._to_lazy_dict()
     except Exception as error:  # the file is a program: whatever it raises is a mistake in it
         raise UserError(f"config {path}: {type(error).__name__}: {error}") from error
-    config = {key: _plain(value, key, path) for key, value in raw.items() if not key.startswith("_")}
+    config = {key: _plain(value, key, f"config {path}") for key, value in raw.items() if not key.startswith("_")}
     unknown = [f"{key!r}{nearest(key, TOP_LEVEL)}" for key in config if key not in TOP_LEVEL]
     missing = [f"{key!r} ({TOP_LEVEL[key]})" for key in TOP_LEVEL if key not in config]
     if unknown or missing:
@@ -85,15 +88,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Node:
         raise UserError(f"config {path}: {'; '.join(parts)}. Private helpers start with an underscore")
     for override in overrides:
         apply_override(config, override)
+    kinds: dict[str, type] = {key: list if key == "metrics" else dict for key in TOP_LEVEL}
+    wrong = [
+        f"{key} is {config[key]!r}, it must be a {kind.__name__} ({TOP_LEVEL[key]})"
+        for key, kind in kinds.items()
+        if not isinstance(config[key], kind)
+    ]
+    if wrong:
+        raise UserError(f"config {path}: {'; '.join(wrong)}")
     return config
 
 
-def _plain(value: Any, where: str, path: Path) -> Any:
-    """The value with classes as dotted names; tuples become lists, as they do in JSON."""
+def _plain(value: Any, where: str, source: str) -> Any:
+    """The value with classes as dotted names; tuples become lists, as they do in JSON; `source` begins messages."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}.{key}", path) for key, item in value.items()}
+        return {str(key): _plain(item, f"{where}.{key}", source) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{where}[{i}]", path) for i, item in enumerate(value)]
+        return [_plain(item, f"{where}[{i}]", source) for i, item in enumerate(value)]
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     if isinstance(value, Path):
@@ -103,14 +114,12 @@ def _plain(value: Any, where: str, path: Path) -> Any:
         if where.endswith(".type"):
             return f"{module}.{name}"
         try:  # a constant
-            return _plain(getattr(importlib.import_module(module), name), where, path)
+            return _plain(getattr(importlib.import_module(module), name), where, source)
         except (ImportError, AttributeError) as error:
-            raise UserError(f"config {path}: {where}: {error}") from error
+            raise UserError(f"{source}: {where}: {error}") from error
     if inspect.isclass(value) or inspect.isfunction(value):
         return f"{value.__module__}.{value.__qualname__}"
-    raise UserError(
-        f"config {path}: {where} is a {type(value).__name__}; give numbers, strings, lists, dicts or classes"
-    )
+    raise UserError(f"{source}: {where} is a {type(value).__name__}; give numbers, strings, lists, dicts or classes")
 
 
 def _lazy_names(value: Any) -> tuple[str, str]:
@@ -137,8 +146,7 @@ def apply_override(config: Node, override: str) -> None:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    if isinstance(value, tuple):
-        value = list(value)
+    value = _plain(value, key, f"override {override!r}")
     node: Any = config
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -148,22 +156,32 @@ def apply_override(config: Node, override: str) -> None:
                 raise UserError(f"override {key!r}: {where} is a list of {len(node)}, {part!r} is no index of it")
             step: Any = int(part)
         elif isinstance(node, dict):
-            if part not in node and not _accepts(node, part):
-                raise UserError(f"override {key!r}: {where} has no key {part!r}{nearest(part, node)}")
+            known = {*node, *_arguments(node, where)}
+            if part not in known:
+                raise UserError(f"override {key!r}: {where} has no key {part!r}{nearest(part, sorted(known))}")
+            if part not in node and depth < len(parts) - 1:
+                raise UserError(f"override {key!r}: {where} does not set {part!r}: give it whole, as {where}.{part}=...")
             step = part
         else:
             raise UserError(f"override {key!r}: {where} is {node!r} and has no keys")
         if depth == len(parts) - 1:
             node[step] = value
         else:
-            node = node[step] if not isinstance(node, dict) or step in node else node.setdefault(step, {})
+            node = node[step]
 
 
-def _accepts(node: Node, key: str) -> bool:
-    """Whether the class that `node` names has an argument `key` that the config left at its default."""
-    if "type" not in node:
-        return False
-    return key in inspect.signature(resolve(node["type"])).parameters
+def _arguments(node: Node, where: str) -> Iterable[str]:
+    """Arguments of the class that `node` stands for, those that the config left at their default, too."""
+    name = node.get("type", SETTINGS.get(where))
+    return () if name is None else parameters_of(resolve(name)) or ()
+
+
+def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    """The parameters of a class or function; None where it does not say (some of those written in C)."""
+    try:
+        return inspect.signature(target).parameters
+    except ValueError:
+        return None
 
 
 def resolve(dotted: str, trusted: Sequence[str] | None = None) -> Callable[..., Any]:
@@ -171,9 +189,11 @@ def resolve(dotted: str, trusted: Sequence[str] | None = None) -> Callable[..., 
 
     Args:
         dotted: "package.module.Name".
-        trusted: module prefixes it may come from; None: any (a config file is the user's own program).
+        trusted: module prefixes it may come from; None: any (a config file is the user's own program). Given, private
+            names and functions that return nothing are refused, too: those act instead of making something, such as
+            writing a file.
     Raises:
-        UserError: not to be found, not callable, or not of a trusted module.
+        UserError: not to be found, not callable, or not trusted.
     """
     module_name, _, name = str(dotted).rpartition(".")
     if not module_name:
@@ -194,6 +214,9 @@ def resolve(dotted: str, trusted: Sequence[str] | None = None) -> Callable[..., 
     defined_in = getattr(found, "__module__", module_name) or module_name
     if trusted is not None and defined_in.split(".")[0] not in {t.split(".")[0] for t in trusted}:
         raise UserError(f"{dotted!r} leads to {defined_in!r}, which is not trusted here")
+    acts = inspect.isfunction(found) and found.__annotations__.get("return", "") in (None, "None")
+    if trusted is not None and (name.startswith("_") or acts):
+        raise UserError(f"{dotted!r} is not a class or function that a config of a checkpoint may name")
     if not callable(found):
         raise UserError(f"type={dotted!r}: {module_name!r} has no class {name!r}{nearest(name, dir(module))}")
     return found
@@ -228,8 +251,8 @@ def build(node: Any, where: str = "config", *, trusted: Sequence[str] | None = N
 
 def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
     """Raises: UserError where `arguments` do not fit the signature of `target`, naming all that do not."""
-    parameters = inspect.signature(target).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    parameters = parameters_of(target)
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     name = getattr(target, "__name__", str(target))
     problems = [f"{name} takes no {key!r}{nearest(key, parameters)}" for key in arguments if key not in parameters]

@@ -46,6 +46,8 @@ def evaluate_checkpoint(
         UserError: what the user can mend.
     """
     checkpoint = load_checkpoint(path)
+    if output is not None:
+        make_folder(output)
     changed = [
         f"{name} {checkpoint['versions'].get(name)} -> {version}"
         for name, version in library_versions().items()
@@ -65,14 +67,13 @@ def evaluate_checkpoint(
     elif data is not None:
         if not Path(data).exists():
             raise UserError(f"--data {data!r}: no such folder or config")
-        set_data_root(config, data)
+        set_data_root(config, data, restored.trusted)
     if workers is not None:
         config["loader"]["workers"] = workers
     dataset = _dataset(config, split, restored.class_names, trusted)
     evaluator = build_evaluator(config, restored.task, dataset, here, restored.trusted)
     results = evaluator(restored.task.model, progress(len(dataset)))
     folder = Path(output) if output is not None else new_run_directory(Path(path).resolve().parent / "evaluation")
-    folder.mkdir(parents=True, exist_ok=True)
     for result in results:
         logger.info("%s", result.table())
     facts = {
@@ -100,6 +101,16 @@ def _dataset(config: Node, split: str, class_names: Sequence[str], trusted: Sequ
     if not nodes.get(split):
         raise UserError(f"--split {split}: the config has no data.{split}")
     return build_dataset(nodes[split], f"data.{split}", class_names, trusted)
+
+
+def make_folder(output: str) -> Path:
+    """The folder of --output, made where it is not there. Raises: UserError where that cannot be."""
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {output!r}: {error.strerror}; give another folder") from error
+    return folder
 
 
 def progress(total: int) -> Callable[[int], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from transfer.engine.checkpoint import load_checkpoint
 from transfer.engine.distributed import choose_device
 from transfer.engine.hooks import json_text
 from transfer.engine.run_directory import write_text_atomically
-from transfer.evaluation import progress
+from transfer.evaluation import make_folder, progress
 from transfer.report.pages import draw_boxes, write_picture
 from transfer.types import Request, Sample, UserError
 
@@ -81,9 +81,10 @@ def predict_paths(
     augment = build(restored.config["augment"]["test"], "augment.test", trusted=restored.trusted)
     divisor = restored.config["loader"].get("size_divisor", 32)
     collate = Collate(backbone_of(restored.task.model).pad_value, size_divisor=divisor)
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(output)
     names = _drawing_names(images)
+    if pictures:
+        _spare_originals(images, folder, names)
     step = progress(len(images))
     results, unreadable = [], 0
     for path in images:
@@ -140,6 +141,16 @@ def _drawing_names(images: Sequence[Path]) -> dict[Path, str]:
         taken.add(name.lower())
         names[path] = name
     return names
+
+
+def _spare_originals(images: Sequence[Path], folder: Path, names: Mapping[Path, str]) -> None:
+    """Raises: UserError where a drawing would take the place of a picture that is to be read."""
+    originals = {path.resolve() for path in images}
+    replaced = [str(path) for path in images if (folder / names[path]).resolve() in originals]
+    if replaced:
+        raise UserError(
+            f"--output {str(folder)!r}: the drawings would replace {', '.join(replaced[:5])}; give another folder"
+        )
 
 
 def _sample(pixels: np.ndarray, path: Path) -> Sample:

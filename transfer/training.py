@@ -124,19 +124,20 @@ def _report(folder: Path, config: Node, data: Data, evaluator: Evaluator, here: 
     With several processes the others have left by now, so the best checkpoint is measured by this one alone.
     """
     metrics: list[dict[str, Any]]
-    best = folder / "best.pth"
-    if data.has_validation and best.is_file():
+    if data.has_validation:
+        best = folder / "best.pth"  # not there where a run went on from a checkpoint alone and never did better
+        name = "best.pth" if best.is_file() else "last.pth"
         alone = World(0, 1, here.device)
-        restored = restore(load_checkpoint(best), here.device)
+        restored = restore(load_checkpoint(folder / name), here.device, trust=None)
         test = build_dataset(data.test_node, "data.test", restored.class_names, None)
         on_test = build_evaluator(config, restored.task, test, alone)
-        logger.info("measuring best.pth on the test set (%d images)", len(test))
+        logger.info("measuring %s on the test set (%d images)", name, len(test))
         results: list[MetricLike] = on_test(restored.task.model)
         page_of_predictions(test, on_test.predictions, folder / "test_predictions.jpg")
         for result in results:
-            logger.info("test set, best checkpoint by validation:\n%s", result.table())
+            logger.info("test set, %s:\n%s", name, result.table())
         metrics = [as_plain(result) for result in results]
-        which = "best.pth (chosen on validation data), test set"
+        which = "best.pth (chosen on validation data), test set" if best.is_file() else "last.pth, test set"
     else:
         metrics = [as_plain(result) for result in evaluator.results]
         which = "last.pth, test set"

@@ -9,7 +9,7 @@ A checkpoint is a dict with:
     config: JSON text, classes as dotted names, never run
     class_names, category_ids: the label order
     backbone: input statistics and origin, plain types
-    metrics: last evaluation, plain types
+    metrics, measured_at: last evaluation, plain types, and its iteration
     versions: of the libraries that wrote it
 """
 

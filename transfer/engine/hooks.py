@@ -21,13 +21,19 @@ logger = logging.getLogger("trickstack")
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Log lines go to the file, too, while the context lasts."""
+    """Log lines go to the file, too, while the context lasts; this project's from "info" on, whoever calls."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.getLogger().addHandler(handler)
+    project = [logging.getLogger(name) for name in ("trickstack", "transfer", "backbones")]
+    unset = [each for each in project if each.level == logging.NOTSET]
+    for each in unset:
+        each.setLevel(logging.INFO)
     try:
         yield
     finally:
+        for each in unset:
+            each.setLevel(logging.NOTSET)
         logging.getLogger().removeHandler(handler)
         handler.close()
 

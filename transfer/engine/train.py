@@ -68,14 +68,21 @@ class TrainingSettings:
         problems = []
         if (self.epochs is None) == (self.iterations is None):
             problems.append(f"give either epochs ({self.epochs}) or iterations ({self.iterations})")
-        for name in ("epochs", "iterations", "accumulate", "log_every", "clip_norm"):
+        whole = ("iterations", "accumulate", "log_every", "seed", "pictures")
+        may_be_zero = ("seed", "pictures", "evaluate_every")
+        may_be_none = ("epochs", "iterations", "clip_norm")
+        for name in dict.fromkeys((*whole, *may_be_zero, *may_be_none)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, (str, bool)) or not value > 0):
-                problems.append(f"{name}={value!r} must be a number above 0")
-        for name in ("seed", "evaluate_every", "pictures"):
-            value = getattr(self, name)
-            if isinstance(value, (str, bool)) or value < 0:
-                problems.append(f"{name}={value!r} must be a number, 0 or more")
+            if value is None and name in may_be_none:
+                continue
+            fits = isinstance(value, int if name in whole else (int, float)) and not isinstance(value, bool)
+            if not fits or not (value > 0 or (value == 0 and name in may_be_zero)):
+                kind = "whole number" if name in whole else "number"
+                problems.append(
+                    f"{name}={value!r} must be a {kind}, {'0 or more' if name in may_be_zero else 'above 0'}"
+                )
+        if self.ema is not None and not isinstance(self.ema, dict):
+            problems.append(f"ema={self.ema!r} must be None or a dict, such as dict(decay=0.9998)")
         if problems:
             raise UserError("training: " + "; ".join(problems))
 
@@ -150,6 +157,8 @@ class Run:
     iteration: int = 0
     best: float | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    measured_at: int = 0
+    """Iteration of the last evaluation: one that an interruption left out is made up for."""
 
     @property
     def total(self) -> int:
@@ -167,6 +176,7 @@ class Run:
             "iteration": self.iteration,
             "best": self.best,
             "metrics": self.metrics,
+            "measured_at": self.measured_at,
             "seed": self.settings.seed,
             "world_size": self.world.size,
         }
@@ -193,7 +203,7 @@ class Run:
             self.ema.load_state_dict(checkpoint["ema"])
         self.precision.load_state_dict(checkpoint["scaler"])
         self.iteration, self.best = checkpoint["iteration"], checkpoint["best"]
-        self.metrics = checkpoint["metrics"]
+        self.metrics, self.measured_at = checkpoint["metrics"], checkpoint["measured_at"]
 
 
 def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks: Sequence[Hook]) -> bool:
@@ -219,11 +229,13 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
             gradient_as_bucket_view=True,
         )
     )
-    every = round(settings.evaluate_every * run.per_epoch)
+    every = max(1, round(settings.evaluate_every * run.per_epoch)) if settings.evaluate_every else 0
     micro_batches = iter(run.batches(run.iteration))
     model.train()
 
     with _interruption() as interrupted:
+        if every and run.iteration % every == 0 and run.measured_at < run.iteration:
+            _measure(run, evaluate, hooks)  # was interrupted here
         while run.iteration < run.total:
             # 1. The lr and the model's own random draws follow from the iteration.
             set_lr(run.optimizer, run.schedule.factor(run.iteration, total=run.total, per_epoch=run.per_epoch))
@@ -268,11 +280,11 @@ def _measure(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], ho
     measured.eval()
     results = evaluate(measured)
     run.task.model.train()
-    is_best = False
+    is_best, run.measured_at = False, run.iteration
     if results:
         run.metrics = [{"protocol": r.protocol, "main": r.main, "values": dict(r.values)} for r in results]
         figure = results[0].values[results[0].main]
-        is_best = run.track_best and (run.best is None or figure > run.best)
+        is_best = run.track_best and figure > (-np.inf if run.best is None else run.best)  # NaN is never best
         run.best = figure if is_best else run.best
         _tell(run.world, hooks, lambda: Evaluation(run.iteration, run.total, run.per_epoch, results, is_best))
     _tell(run.world, hooks, lambda: Saving(run.state(), is_best))

@@ -191,6 +191,7 @@ def faster_rcnn_fpn(
     rois: int = 512,
     roi_positive_fraction: float = 0.25,
     roi_cells: int = 7,
+    roi_canonical_side: float = 224.0,
     difficult: str = "ignore",
 ) -> FasterRCNN:
     """Faster R-CNN with a feature pyramid on any backbone.
@@ -209,6 +210,7 @@ def faster_rcnn_fpn(
         rois: regions an image that the box head trains on.
         roi_positive_fraction: share of positives among them at the most.
         roi_cells: cells a side of a pooled region.
+        roi_canonical_side: a region of this side, in pixels, is read from the level of stride 16; less for small images.
         difficult: policy on difficult boxes in the sampling of regions; give the RPN's criterion the same.
     """
     if num_classes < 1:
@@ -222,7 +224,7 @@ def faster_rcnn_fpn(
         rpn_head=RPNHead(width, generator.anchors_per_cell),
         proposer=Proposer(before_nms=proposals_before_nms, after_nms=proposals, nms_iou=proposal_nms_iou),
         sampler=RegionSampler(count=rois, positive_fraction=roi_positive_fraction, difficult=difficult),
-        roi_pool=PyramidRoIAlign(neck.backbone_strides, output_size=roi_cells),
+        roi_pool=PyramidRoIAlign(neck.backbone_strides, output_size=roi_cells, canonical_side=roi_canonical_side),
         box_head=TwoLayerHead(width, roi_cells, width=head_width),
         predictor=BoxPredictor(head_width, num_classes),
     )
