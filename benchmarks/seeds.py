@@ -25,14 +25,14 @@ class Arm:
     data: str | None = None
 
 
-def arguments(description: str) -> argparse.Namespace:
+def options_parser(description: str) -> argparse.ArgumentParser:
     """The options that every experiment has."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--work-dir", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--arms", nargs="+", help="only these")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="for every arm")
-    return parser.parse_args()
+    return parser
 
 
 def run_arms(arms: Sequence[Arm], options: argparse.Namespace) -> dict[str, dict[int, dict[str, float]]]:
@@ -40,7 +40,7 @@ def run_arms(arms: Sequence[Arm], options: argparse.Namespace) -> dict[str, dict
 
     Args:
         arms: what to compare.
-        options: as `arguments` gives them.
+        options: as `options_parser` gives them.
     Returns:
         Arm -> seed -> the figures of the first metric, and "minutes".
     """
@@ -97,6 +97,8 @@ def report(figures: dict[str, dict[int, dict[str, float]]], key: str = "mAP50") 
         seeds = sorted(set(figures[first]) & set(figures[name]))
         if seeds:
             mean, half = t_interval([100 * (figures[first][s][key] - figures[name][s][key]) for s in seeds])
-            verdict = "above zero" if mean - half > 0 else "below zero" if mean + half < 0 else "no evidence: covers zero"
+            verdict = (
+                "above zero" if mean - half > 0 else "below zero" if mean + half < 0 else "no evidence: covers zero"
+            )
             lines.append(f"\n{first} - {name}, paired over {len(seeds)} seeds: {mean:+.1f} ± {half:.1f} ({verdict})")
     return "\n".join(lines)

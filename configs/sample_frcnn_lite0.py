@@ -21,4 +21,4 @@ data = dict(
 augment.train.size = 256
 augment.test.size = 256
 loader.workers = 0  # two cores are busy with the network; an image takes 5 ms to read
-training.update(epochs=7, evaluate_every=0)
+training.update(epochs=4, evaluate_every=0)

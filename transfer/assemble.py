@@ -269,6 +269,8 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     task = build_task(config, len(data.train.class_names))
     backbone = backbone_of(task.model)
     if world.size > 1 and backbone.norm == "synchronized":
+        if world.device.type != "cuda":  # torch's SyncBatchNorm takes CUDA tensors only
+            raise UserError("model.backbone.norm='synchronized' needs GPUs; several processes on CPUs: frozen or group")
         task.model = convert_synchronized(task.model)
     logger.info("backbone: %s", ", ".join(f"{key} {value}" for key, value in backbone.describe().items()))
     task.model.to(world.device)

@@ -160,7 +160,9 @@ def apply_override(config: Node, override: str) -> None:
             if part not in known:
                 raise UserError(f"override {key!r}: {where} has no key {part!r}{nearest(part, sorted(known))}")
             if part not in node and depth < len(parts) - 1:
-                raise UserError(f"override {key!r}: {where} does not set {part!r}: give it whole, as {where}.{part}=...")
+                raise UserError(
+                    f"override {key!r}: {where} does not set {part!r}: give it whole, as {where}.{part}=..."
+                )
             step = part
         else:
             raise UserError(f"override {key!r}: {where} is {node!r} and has no keys")

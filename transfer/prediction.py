@@ -74,6 +74,8 @@ def predict_paths(
     Returns:
         One dict an image: file, width, height, detections (label, score, box as xyxy pixels).
     """
+    if not 0 <= score <= 1:
+        raise UserError(f"--score {score}: give a number from 0 to 1")
     images = find_images(paths)
     checkpoint = load_checkpoint(checkpoint_path)
     where = choose_device(device)

@@ -39,10 +39,10 @@ augment = dict(
     train=dict(type=square_train, size=320, flip=0.5),
     test=dict(type=square_test, size=320),
 )
-loader = dict(batch_size=8, test_batch_size=8, workers=2, on_broken="stop")
+loader = dict(batch_size=4, test_batch_size=8, workers=2, on_broken="stop")
 optimizer = dict(
-    type=AdamW, lr=1e-3, base_batch=8, weight_decay=0.05, decay_norm_and_bias=False, lr_factors={"backbone": 0.2}
+    type=AdamW, lr=7e-4, base_batch=4, weight_decay=0.05, decay_norm_and_bias=False, lr_factors={"backbone": 0.2}
 )
-schedule = dict(type=WarmUp, iterations=40, then=dict(type=Cosine))
+schedule = dict(type=WarmUp, iterations=80, then=dict(type=Cosine))
 training = dict(epochs=12, seed=0, precision="float32", clip_norm=10.0, ema=None, evaluate_every=2, log_every=25)
 metrics = [dict(type=VOCMeanAP, protocol="voc_area"), dict(type=COCOMeanAP)]

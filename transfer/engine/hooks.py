@@ -57,6 +57,7 @@ class ProgressLog:
         self.started: tuple[float, int] | None = None
         self.recent: list[Step] = []
         self.skipped_files = 0
+        self.dropped: dict[str, int] = {}
 
     def __call__(self, event: Event) -> None:
         """Count a step; print at the interval and at the end."""
@@ -74,14 +75,20 @@ class ProgressLog:
         for file in event.skipped_files:
             self.skipped_files += 1
             logger.warning("skipped, not readable (%d so far): %s", self.skipped_files, file)
+        for step, count in event.dropped.items():
+            self.dropped[step] = self.dropped.get(step, 0) + count
         if event.skipped_step:
             logger.info("iteration %d: a gradient overflowed in float16, the step was skipped", event.iteration)
         if self.bar is not None:
             self.bar.update(1)
         if event.iteration % self.every == 0 or event.iteration == event.total:
             self._line(event)
-        if event.iteration == event.total and self.bar is not None:
-            self.bar.close()
+        if event.iteration == event.total:
+            if self.bar is not None:
+                self.bar.close()
+            if self.dropped:
+                counts = ", ".join(f"{name} {count}" for name, count in sorted(self.dropped.items()))
+                logger.info("boxes that augmentation left nothing of, since this start: %s", counts)
 
     def _line(self, event: Step) -> None:
         assert self.started is not None
