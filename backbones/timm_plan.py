@@ -65,6 +65,19 @@ class TimmPlan:
         return timm.create_model(name, features_only=True, **options)
 
 
+RESERVED_OPTIONS = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "features_only",
+    "out_indices",
+    "output_stride",
+}
+"""Arguments of timm.create_model that are this project's to give: some of them read files or fetch."""
+
+
 def plan_model(name: str, model_options: Mapping[str, Any], output_stride: int) -> TimmPlan:
     """Measure a timm model on the meta device.
 
@@ -76,6 +89,11 @@ def plan_model(name: str, model_options: Mapping[str, Any], output_stride: int) 
     Raises:
         BackboneError: the model cannot give feature maps, does not take the options, or cannot be dilated so far.
     """
+    reserved = sorted(RESERVED_OPTIONS & set(model_options))
+    if reserved:
+        raise BackboneError(
+            f"model_options={reserved}: weights come from weights=..., levels from out_strides and output_stride"
+        )
     return _plan(name, json.dumps(dict(model_options), sort_keys=True), output_stride)
 
 

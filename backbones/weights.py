@@ -27,7 +27,6 @@ from backbones.weight_sources import read_pypi, read_timm, read_torchvision
 _logger = logging.getLogger(__name__)
 
 _HEADS = ("fc", "classifier", "head", "last_linear")
-_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ class LoadReport:
             ("dropped with the head", self.dropped_head),
         ):
             if keys:
-                rest = f", ... {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-                parts.append(f"{len(keys)} {label}: {', '.join(keys[:_LISTED])}{rest}")
+                parts.append(f"{len(keys)} {label}: {', '.join(keys)}")
         if self.mean is None:
             parts.append("the source states no input statistics")
         return "; ".join(parts)
@@ -244,7 +242,7 @@ def _check_finite(weights: Weights, keys: Collection[str]) -> None:
     """Raise when a value that would be loaded is not finite."""
     broken = [key for key in keys if not torch.isfinite(weights.tensors[key]).all()]
     if broken:
-        listed = ", ".join(broken[:_LISTED])
+        listed = ", ".join(broken)
         raise BackboneError(
             f"weights {weights.source}: {len(broken)} tensors are not finite: {listed}: the file is damaged"
         )

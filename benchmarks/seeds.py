@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,21 +57,34 @@ def run_arms(arms: Sequence[Arm], options: argparse.Namespace) -> dict[str, dict
             if options.arms and arm.name not in options.arms:
                 continue
             root = options.work_dir / arm.name / f"seed{seed}"
-            if not list(root.glob("*/results.json")):
-                config = load_config(arm.config, [*arm.overrides, *options.cfg_options, f"training.seed={seed}"])
-                if arm.data is not None:
-                    set_data_root(config, arm.data)
+            config = load_config(arm.config, [*arm.overrides, *options.cfg_options, f"training.seed={seed}"])
+            if arm.data is not None:
+                set_data_root(config, arm.data)
+            if _finished(root, config) is None:
                 started = time.perf_counter()
                 if not training.run(config, name=f"seed{seed}", work_dir=options.work_dir / arm.name):
                     raise KeyboardInterrupt
                 minutes = (time.perf_counter() - started) / 60
-                newest = max(root.glob("*/results.json"), key=lambda path: path.stat().st_mtime)
+                newest = _finished(root, config)
+                assert newest is not None, "a finished run leaves results.json"
                 results = json.loads(newest.read_text())
                 newest.write_text(json.dumps({**results, "minutes": minutes}, indent=1))
-            results = json.loads(max(root.glob("*/results.json")).read_text())
+            done = _finished(root, config)
+            assert done is not None
+            results = json.loads(done.read_text())
             values = {**results["metrics"][0]["values"], "minutes": results.get("minutes", float("nan"))}
             figures.setdefault(arm.name, {})[seed] = values
     return figures
+
+
+def _finished(root: Path, config: dict[str, Any]) -> Path | None:
+    """The results.json of the latest finished run of exactly this config below `root`."""
+    done = [
+        path
+        for path in root.glob("*/results.json")
+        if json.loads((path.parent / "config.json").read_text()) == json.loads(json.dumps(config))
+    ]
+    return max(done, default=None)
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:

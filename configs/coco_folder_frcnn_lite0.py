@@ -1,7 +1,8 @@
 """A light Faster R-CNN on your own data in COCO's JSON format.
 
     tools/train_det.py configs/coco_folder_frcnn_lite0.py --cfg-options \
-        data.train.annotations=TRAIN.json data.train.images=FOLDER data.test.annotations=TEST.json data.test.images=FOLDER
+        data.train.annotations=TRAIN.json data.train.images=FOLDER \
+        data.test.annotations=TEST.json data.test.images=FOLDER
 """
 
 from mmengine.config import read_base

@@ -63,7 +63,7 @@ schedule = dict(
     type=WarmUp,
     iterations=1000,
     start=0.001,
-    then=dict(type=Step, milestones=[14], unit="epoch", gamma=0.1),
+    then=dict(type=Step, milestones=[0.7], gamma=0.1),  # epoch 14 of 20
 )
 training = dict(epochs=20, seed=0, precision="float32", accumulate=1, clip_norm=None, ema=None, evaluate_every=2)
 metrics = [

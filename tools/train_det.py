@@ -11,8 +11,6 @@ import logging
 import os
 from pathlib import Path
 
-LATEST = "latest"
-
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a detector from a config.")
@@ -27,7 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--resume",
         nargs="?",
-        const=LATEST,
+        const="latest",
         metavar="CHECKPOINT",
         help="go on with the latest run, or with a checkpoint",
     )
@@ -48,12 +46,13 @@ def main(arguments: argparse.Namespace) -> int:
         from transfer.assemble import set_data_root
 
         set_data_root(config, arguments.data)
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # by torchrun, after a worker died
     finished = training.run(
         config,
         name=Path(arguments.config).stem,
         work_dir=Path(arguments.work_dir),
         device=arguments.device,
-        resume=arguments.resume,
+        resume=arguments.resume or (training.LATEST_IF_ANY if restarted else None),
     )
     if not finished:
         logging.getLogger("trickstack").info("stopped; go on with the same command and --resume")

@@ -1,6 +1,6 @@
 """Joins the folders: from a config, or from a checkpoint, to data sets, task, loaders and a run.
 
-This is the one module that knows all of them; only tools and experiments import it.
+This is the one module that knows all of them; training, evaluation, prediction and experiments start from it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,29 +62,39 @@ def number_of_workers(asked: int) -> int:
     return min(asked, max(0, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else asked))
 
 
-def set_data_root(config: Node, root: str, trusted: Sequence[str] | None = None) -> None:
+def set_data_root(
+    config: Node, root: str, trusted: Sequence[str] | None = None, parts: Sequence[str] = ("train", "val", "test")
+) -> None:
     """Let every data set of the config that has a `root` read from another place.
 
     Args:
         config: changed in place.
         root: the folder.
         trusted: see `transfer.build.resolve`.
+        parts: which data sets.
     Raises:
-        UserError: no data set of the config has one.
+        UserError: none of them has a `root`; or training and test data would become the same.
     """
-    found = False
-    for node in config["data"].values():
+    found, before = False, copy.deepcopy(config["data"])
+    for node in (config["data"].get(part) for part in parts):
         if isinstance(node, dict) and "root" in (parameters_of(resolve(node.get("type", ""), trusted)) or ()):
             node["root"] = root
             found = True
     if not found:
         raise UserError(
-            f"--data {root!r}: no data set of this config has a root; override its paths with --cfg-options"
+            f"--data {root!r}: no data set of this config has a root; set its paths in a config, or in training with "
+            "--cfg-options"
+        )
+    ours = config["data"]
+    if len(parts) > 1 and ours.get("train") == ours.get("test") and before.get("train") != before.get("test"):
+        raise UserError(
+            f"--data {root!r}: this config keeps training and test images in folders of their own, which would become "
+            "one: give --cfg-options data.train.root=... data.test.root=..."
         )
 
 
 def build_dataset(node: Node, where: str, class_names: Sequence[str] | None, trusted: Sequence[str] | None) -> Any:
-    """A data set whose labels are in the given order, where one is given and the config does not say otherwise.
+    """A data set whose labels are in the given order, where one is given.
 
     Raises:
         UserError: its classes are others.
@@ -110,7 +121,8 @@ class Data:
     measured: DetectionDataset
     """What is evaluated during the run: validation data, or where there is none, the test set."""
     has_validation: bool
-    test_node: Node
+    test: DetectionDataset
+    """Opened before training, so that a mistake in it does not cost a run."""
 
 
 def build_data(config: Node) -> Data:
@@ -124,14 +136,14 @@ def build_data(config: Node) -> Data:
     if unknown or not {"train", "test"} <= set(nodes):
         raise UserError(f"data has {', '.join(map(repr, nodes))}; give train, test and val (or val=None)")
     train = build_dataset(nodes["train"], "data.train", None, None)
+    test = build_dataset(nodes["test"], "data.test", train.class_names, None)
     val = nodes.get("val")
     if isinstance(val, float):
         train, held_out = split_validation(train, val, config["training"].get("seed", 0))
-        return Data(train, held_out, True, nodes["test"])
+        return Data(train, held_out, True, test)
     if val is not None:
-        measured = build_dataset(val, "data.val", train.class_names, None)
-        return Data(train, measured, True, nodes["test"])
-    return Data(train, build_dataset(nodes["test"], "data.test", train.class_names, None), False, nodes["test"])
+        return Data(train, build_dataset(val, "data.val", train.class_names, None), True, test)
+    return Data(train, test, False, test)
 
 
 def build_task(config: Node, num_classes: int, trusted: Sequence[str] | None = None) -> DetectionTask:
@@ -361,6 +373,8 @@ def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str
         UserError: the config names other modules, or does not fit the weights.
     """
     trusted = None if trust is None else (*TRUSTED_MODULES, *trust)
+    if trust and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's own module, as beside a config
     config = from_json(checkpoint["config"])
     _forget_weights(config["model"])
     class_names = tuple(str(name) for name in checkpoint["class_names"])

@@ -43,6 +43,15 @@ TRUSTED_MODULES = (
 )
 """Where a class named in a checkpoint may come from without --trust."""
 
+TRUSTED_FUNCTIONS = (
+    "transfer.heads.faster_rcnn.faster_rcnn_fpn",
+    *(
+        f"transfer.augment.presets.{name}"
+        for name in ("two_stage_train", "two_stage_test", "square_train", "square_test", "one_stage_train")
+    ),
+)
+"""Functions of this project that a checkpoint may name: they build. Others write, read or connect."""
+
 SETTINGS = {"loader": "transfer.assemble.LoaderSettings", "training": "transfer.engine.train.TrainingSettings"}
 """The top-level dicts without a `type`, and the class whose arguments they hold; imported only when asked for."""
 
@@ -192,8 +201,7 @@ def resolve(dotted: str, trusted: Sequence[str] | None = None) -> Callable[..., 
     Args:
         dotted: "package.module.Name".
         trusted: module prefixes it may come from; None: any (a config file is the user's own program). Given, private
-            names and functions that return nothing are refused, too: those act instead of making something, such as
-            writing a file.
+            names and functions other than TRUSTED_FUNCTIONS are refused, too: they may write, read or connect.
     Raises:
         UserError: not to be found, not callable, or not trusted.
     """
@@ -216,7 +224,8 @@ def resolve(dotted: str, trusted: Sequence[str] | None = None) -> Callable[..., 
     defined_in = getattr(found, "__module__", module_name) or module_name
     if trusted is not None and defined_in.split(".")[0] not in {t.split(".")[0] for t in trusted}:
         raise UserError(f"{dotted!r} leads to {defined_in!r}, which is not trusted here")
-    acts = inspect.isfunction(found) and found.__annotations__.get("return", "") in (None, "None")
+    own = module_name.split(".")[0] in ("transfer", "backbones")
+    acts = own and not inspect.isclass(found) and dotted not in TRUSTED_FUNCTIONS
     if trusted is not None and (name.startswith("_") or acts):
         raise UserError(f"{dotted!r} is not a class or function that a config of a checkpoint may name")
     if not callable(found):

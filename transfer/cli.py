@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+import torch
+
 from backbones.contract import BackboneError
 from transfer.types import UserError
 
@@ -39,6 +41,13 @@ def run(main: Callable[[], int]) -> NoReturn:
         code = main()
     except (UserError, BackboneError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        code = 2
+    except torch.OutOfMemoryError as error:
+        print(f"error: out of memory: lower loader.batch_size or raise training.accumulate. {error}", file=sys.stderr)
+        code = 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}; free the place or give another", file=sys.stderr, flush=True)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)

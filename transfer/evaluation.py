@@ -61,19 +61,24 @@ def evaluate_checkpoint(
     trusted: Sequence[str] | None = restored.trusted
     if data is not None and data.endswith(".py"):
         other = load_config(data)  # the user's own file: any class
-        for problem in differing_keys(other["augment"]["test"], config["augment"]["test"], "augment.test"):
+        for problem in differing_keys(other["augment"].get("test"), config["augment"].get("test"), "augment.test"):
             logger.info("%s differs between %s and the checkpoint; the checkpoint's is used", problem, data)
         config["data"], trusted = other["data"], None
     elif data is not None:
         if not Path(data).exists():
             raise UserError(f"--data {data!r}: no such folder or config")
-        set_data_root(config, data, restored.trusted)
+        held_out = split != "test" and isinstance(config["data"].get("val"), float)
+        set_data_root(config, data, restored.trusted, parts=("train",) if held_out else (split,))
     if workers is not None:
         config["loader"]["workers"] = workers
     dataset = _dataset(config, split, restored.class_names, trusted)
     evaluator = build_evaluator(config, restored.task, dataset, here, restored.trusted)
+    folder = (  # before hours of measuring: it may not be writable
+        Path(output)
+        if output is not None
+        else new_run_directory(Path(path).resolve().parent / "evaluation", option="--output")
+    )
     results = evaluator(restored.task.model, progress(len(dataset)))
-    folder = Path(output) if output is not None else new_run_directory(Path(path).resolve().parent / "evaluation")
     for result in results:
         logger.info("%s", result.table())
     facts = {
@@ -85,7 +90,7 @@ def evaluate_checkpoint(
     }
     write_text_atomically(folder / "results.json", json_text(facts))
     records = [dataset.record(index) for index in range(len(dataset))]
-    write_coco_detections(folder / "detections.json", records, evaluator.predictions, restored.category_ids)
+    write_coco_detections(folder / "detections.json", records, evaluator.predictions, dataset.category_ids())
     page_of_predictions(dataset, evaluator.predictions, folder / "predictions.jpg")
     logger.info("results.json, detections.json and predictions.jpg are in %s", folder)
     return results

@@ -15,7 +15,7 @@ from transfer.assemble import backbone_of, restore
 from transfer.batch.collate import Collate
 from transfer.batch.view import ViewedSample
 from transfer.build import build
-from transfer.data.image import BrokenSample, read_image
+from transfer.data.image import IMAGE_SUFFIXES, BrokenSample, read_image
 from transfer.engine.checkpoint import load_checkpoint
 from transfer.engine.distributed import choose_device
 from transfer.engine.hooks import json_text
@@ -25,8 +25,6 @@ from transfer.report.pages import draw_boxes, write_picture
 from transfer.types import Request, Sample, UserError
 
 logger = logging.getLogger("trickstack")
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def find_images(paths: Sequence[str]) -> list[Path]:
@@ -41,12 +39,12 @@ def find_images(paths: Sequence[str]) -> list[Path]:
         if path.is_file():
             matches = [path]
         elif path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         else:
             matches = sorted(Path(p) for p in glob.glob(text, recursive=True) if os.path.isfile(p))
         if not matches:
             kind = "a folder without images" if path.is_dir() else "neither a file nor a folder nor a glob that matches"
-            raise UserError(f"{text!r} is {kind}; images end in {', '.join(IMAGE_ENDINGS)}")
+            raise UserError(f"{text!r} is {kind}; images end in {', '.join(IMAGE_SUFFIXES)}")
         found.update(dict.fromkeys(matches))
     return list(found)
 
@@ -72,7 +70,7 @@ def predict_paths(
         pictures: whether to draw.
         trust: further modules that the checkpoint's config may name.
     Returns:
-        One dict an image: file, width, height, detections (label, score, box as xyxy pixels).
+        One dict an image: file, width, height, detections (class, score, box as xyxy pixels).
     """
     if not 0 <= score <= 1:
         raise UserError(f"--score {score}: give a number from 0 to 1")
@@ -90,12 +88,12 @@ def predict_paths(
     step = progress(len(images))
     results, unreadable = [], 0
     for path in images:
-        step(1)
         try:
             pixels = read_image(path)
         except BrokenSample as error:
             unreadable += 1
-            logger.warning("left out: %s", error)
+            step(1)
+            logger.warning("left out: %s: %s", path, error.reason)
             continue
         request = Request(0, 0)
         sample = augment(_sample(pixels, path), request, np.random.default_rng(0))
@@ -122,6 +120,7 @@ def predict_paths(
         if pictures:
             drawn = draw_boxes(pixels, boxes, labels, restored.class_names, scores=scores)
             write_picture(folder / names[path], drawn)
+        step(1)
     if not results:
         raise UserError(f"none of the {len(images)} files could be read as an image")
     write_text_atomically(folder / "predictions.json", json_text(results))

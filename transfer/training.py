@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from transfer.assemble import (
     Data,
     Evaluator,
     as_plain,
-    build_dataset,
     build_evaluator,
     build_run,
     check_same_config,
@@ -20,14 +18,17 @@ from transfer.assemble import (
 from transfer.build import Node, to_json
 from transfer.engine.checkpoint import Checkpoint, load_checkpoint
 from transfer.engine.distributed import World, world
-from transfer.engine.hooks import CheckpointKeeper, MetricsFile, ProgressLog, TensorBoard, json_text, logging_to
+from transfer.engine.hooks import CheckpointKeeper, MetricsFile, ProgressLog, TensorBoard, json_text, logging_to_file
 from transfer.engine.run_directory import latest_run_directory, new_run_directory, write_text_atomically
-from transfer.engine.train import Evaluation, Event, Hook, MetricLike, Run, train
+from transfer.engine.train import Evaluation, Event, Hook, MetricLike, train
 from transfer.report.curves import draw_curves
 from transfer.report.pages import page_of_predictions
 from transfer.types import UserError
 
 logger = logging.getLogger("trickstack")
+
+LATEST_IF_ANY = "latest if any"
+"""For `resume`: go on with the latest run, or begin where there is none yet."""
 
 
 def run(
@@ -45,61 +46,67 @@ def run(
         name: of the config.
         work_dir: holds the runs of all configs.
         device: "auto", "cpu", "cuda", "cuda:N".
-        resume: None for a new run, "latest" for the config's latest, or a checkpoint's path.
+        resume: None for a new run, "latest" for the config's latest, LATEST_IF_ANY, or a checkpoint's path.
     Returns:
         Whether the run came to its end (False: interrupted).
     Raises:
         UserError: what the user can mend.
     """
-    with world(device) as here:
+    with world(device) as here, logging_to_file() as log_to:
         checkpoint, folder = _begin(config, work_dir / name, resume, here)
         started, evaluator, data = build_run(config, here)
+        if checkpoint is not None:
+            started.restore(checkpoint)
+        if started.iteration >= started.total and started.measured_at >= started.iteration:
+            raise UserError(f"--resume: the run is at its end already ({started.total} iterations)")
         if not here.is_main:
-            if checkpoint is not None:
-                started.restore(checkpoint)
-            return _train(started, evaluator, [])
+            return train(started, evaluator, [])
         if folder is None:
             folder = new_run_directory(work_dir / name)  # only now: nothing is left of a run that could not start
-        with logging_to(folder / "log.txt"):
-            if checkpoint is not None:
-                started.restore(checkpoint)
-                logger.info("going on from iteration %d of %d", started.iteration, started.total)
-            write_text_atomically(folder / "config.json", to_json(config) + "\n")
-            logger.info(
-                "run directory %s: %d images, %d iterations of %d, device %s",
-                folder, len(data.train), started.total, started.per_epoch, here.device,
-            )  # fmt: skip
-            metrics_file = folder / "metrics.jsonl"
-            hooks: list[Hook] = [
-                MetricsFile(metrics_file, started.iteration),
-                ProgressLog(started.settings.log_every),
-                TensorBoard(folder / "tensorboard", started.iteration),
-                CheckpointKeeper(folder),
-                _Pictures(folder, evaluator, started.settings.pictures),
-            ]
-            finished = _train(started, evaluator, hooks)
-            draw_curves(metrics_file, folder / "curves.png")
-            if finished:
-                _report(folder, config, data, evaluator, here)
-            logger.info("run directory %s", folder)
+        log_to(folder / "log.txt")
+        write_text_atomically(folder / "config.json", to_json(config) + "\n")
+        logger.info(
+            "run directory %s: %d images, %d iterations of %d, device %s",
+            folder, len(data.train), started.total, started.per_epoch, here.device,
+        )  # fmt: skip
+        if started.iteration:
+            logger.info("going on from iteration %d of %d", started.iteration, started.total)
+        metrics_file = folder / "metrics.jsonl"
+        progress = ProgressLog(started.settings.log_every)
+        tensorboard = TensorBoard(folder / "tensorboard", started.iteration)
+        hooks: list[Hook] = [
+            MetricsFile(metrics_file, started.iteration),
+            progress,
+            tensorboard,
+            CheckpointKeeper(folder),
+            _Pictures(folder, evaluator, started.settings.pictures),
+        ]
+        try:
+            finished = train(started, evaluator, hooks)
+        finally:
+            progress.close()
+            tensorboard.close()
+        draw_curves(metrics_file, folder / "curves.png")
+        if finished:
+            _report(folder, config, data, evaluator, here)
+        logger.info("run directory %s", folder)
         return finished
 
 
 def _begin(config: Node, root: Path, resume: str | None, here: World) -> tuple[Checkpoint | None, Path | None]:
-    """The checkpoint to go on from and its folder, or neither."""
-    if resume is None:
+    """The checkpoint to go on from, and the folder to go on in (None: a new one), or neither.
+
+    A run goes on in its own folder from its last.pth; from any other checkpoint it branches off into a new one.
+    """
+    if resume is None or (resume == LATEST_IF_ANY and not list(root.glob("*/last.pth"))):
         return None, None
-    folder = latest_run_directory(root) if resume == "latest" else Path(resume).parent
-    path = folder / "last.pth" if resume == "latest" else Path(resume)
+    latest = resume in ("latest", LATEST_IF_ANY)
+    path = latest_run_directory(root) / "last.pth" if latest else Path(resume)
     checkpoint = load_checkpoint(path)
     check_same_config(config, checkpoint, path)
-    return checkpoint, folder
-
-
-def _train(started: Run, evaluator: Evaluator, hooks: Sequence[Hook]) -> bool:
-    if started.iteration >= started.total:
-        raise UserError(f"--resume: the run is at its end already ({started.total} iterations)")
-    return train(started, evaluator, hooks)
+    logger.info("going on from %s", path)
+    own = path.name == "last.pth" and path.resolve().parent.parent == root.resolve()
+    return checkpoint, path.parent if own else None
 
 
 class _Pictures:
@@ -129,11 +136,10 @@ def _report(folder: Path, config: Node, data: Data, evaluator: Evaluator, here: 
         name = "best.pth" if best.is_file() else "last.pth"
         alone = World(0, 1, here.device)
         restored = restore(load_checkpoint(folder / name), here.device, trust=None)
-        test = build_dataset(data.test_node, "data.test", restored.class_names, None)
-        on_test = build_evaluator(config, restored.task, test, alone)
-        logger.info("measuring %s on the test set (%d images)", name, len(test))
+        on_test = build_evaluator(config, restored.task, data.test, alone)
+        logger.info("measuring %s on the test set (%d images)", name, len(data.test))
         results: list[MetricLike] = on_test(restored.task.model)
-        page_of_predictions(test, on_test.predictions, folder / "test_predictions.jpg")
+        page_of_predictions(data.test, on_test.predictions, folder / "test_predictions.jpg")
         for result in results:
             logger.info("test set, %s:\n%s", name, result.table())
         metrics = [as_plain(result) for result in results]

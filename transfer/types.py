@@ -24,6 +24,11 @@ class UserError(ValueError):
     """A mistake the user can mend: names the file or argument, the value and the remedy. Shown without traceback."""
 
 
+def is_number(value: object) -> bool:
+    """Whether a config's value is a number: not a bool, not the text that a slip in an override leaves behind."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 class Mix(NamedTuple):
     """The second image of a mixed pair."""
 

@@ -27,6 +27,8 @@ class Maker:
         return self.folder
 
     def make_sample(self, folder: Path, *, seed: int = 0) -> Path:
+        if (folder / "VOCdevkit").exists():  # as the real one: made once
+            return folder
         self.made.append((folder, seed))
         year = folder / "VOCdevkit/VOC2007"
         for part in ("Annotations", "JPEGImages", "ImageSets/Main"):

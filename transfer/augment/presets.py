@@ -3,7 +3,7 @@
 Sources: Faster R-CNN (Ren et al. 2015, section 3.3; GluonCV's VOC recipe: short side 600, long side at most 1000, flip
 only); YOLOv3 in the form of Zhang et al. 2019, Bag of Freebies, arXiv 1902.04103 (colour, expand, crop, resize, flip).
 
-Deviation: one_stage_train keeps one interpolation, the backbone's, where GluonCV draws one at random. Test presets drop
+Deviation: one_stage_train keeps the one interpolation it is given, where GluonCV draws one at random. Test presets drop
 and clip no box, and set `sample.scale`, so boxes / (scale_x, scale_y) are boxes of the original image.
 """
 
@@ -77,7 +77,7 @@ def one_stage_train(
         expand_ratio: greatest side of the canvas in sides of the image.
         crop: probability of the random crop.
         flip: probability of the mirrored image.
-        fill: RGB of the larger canvas, 0..255; the backbone's mean.
+        fill: RGB of the larger canvas, 0..255; ImageNet's mean by default.
         interpolation: nearest, bilinear, bicubic, area or lanczos.
     """
     steps: list[Augment] = [FilterBoxes()]  # first: a box without area must not steer the crop

@@ -179,7 +179,7 @@ class _Reader:
             return f"id {entry['id']} is given twice"
         name = entry["file_name"].replace("\\", "/")
         relative = PurePosixPath(name)
-        if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[:1] or not relative.name:
+        if relative.is_absolute() or ".." in relative.parts or ":" in (relative.parts or ("",))[0] or not relative.name:
             return f"file_name {entry['file_name']!r} leads out of {self.folder}"
         parent = os.path.join(self.folder, relative.parent) if len(relative.parts) > 1 else str(self.folder)
         if parent not in listings:

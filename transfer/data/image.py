@@ -124,7 +124,7 @@ def image_size(path: str | Path) -> Size:
 
 
 def _broken(path: str | Path, reason: str) -> BrokenSample:
-    message = f'{path}: {reason}. Mend or remove the file, or set on_broken="skip".'
+    message = f"{path}: {reason}. Mend or remove the file (in training, loader.on_broken=skip leaves such files out)"
     return BrokenSample(message, path=str(path), reason=reason)
 
 

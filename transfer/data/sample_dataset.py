@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from transfer.data.table import TableDataset
 from transfer.data.voc import VOCDataset
 from transfer.types import UserError
+
+_LOGGER = logging.getLogger(__name__)
 
 _SPLITS = ("train", "val", "trainval", "test")
 
@@ -37,7 +40,10 @@ class SampleDetection(TableDataset):
         folder = Path(root) if root is not None else sample_folder()
         if root is None and seed != 0:
             folder = folder.with_name(f"{folder.name.removesuffix('-seed0')}-seed{seed}")
-        if not (folder / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / f"{split}.txt").is_file():
+        there = (folder / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / f"{split}.txt").is_file()
+        if not there:
+            _LOGGER.info("drawing the embedded sample into %s, which takes about 20 s", folder)
+        if root is None or not there:  # a default one that another version drew is refused by name
             make_sample(folder, seed=seed)
         # all the sample can hold, so that a class absent from one split does not move the labels
         names = sorted(SAMPLE_CLASSES)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from transfer.types import UserError
 
@@ -42,6 +43,12 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Rank 0's buffers, everywhere: running statistics differ between processes after a training step."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any process."""
@@ -84,6 +91,8 @@ def world(device_name: str = "auto") -> Iterator[World]:
     if size == 1:
         yield World(0, 1, choose_device(device_name))
         return
+    if "RANK" not in os.environ:
+        raise UserError(f"WORLD_SIZE={size} is set but RANK is not: start several processes with torchrun")
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(device_name, local_rank)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

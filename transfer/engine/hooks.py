@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import logging.handlers
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,39 @@ logger = logging.getLogger("trickstack")
 
 
 @contextmanager
-def logging_to(path: Path) -> Iterator[None]:
-    """Log lines go to the file, too, while the context lasts; this project's from "info" on, whoever calls."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    logging.getLogger().addHandler(handler)
+def logging_to_file() -> Iterator[Callable[[Path], None]]:
+    """Log lines go to a file, too, while the context lasts.
+
+    Yields:
+        A function that names the file: lines from before it is called are kept and written first. This project's lines
+        are kept from "info" on, whoever calls.
+    """
+    memory = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
     project = [logging.getLogger(name) for name in ("trickstack", "transfer", "backbones")]
     unset = [each for each in project if each.level == logging.NOTSET]
     for each in unset:
         each.setLevel(logging.INFO)
+    root = logging.getLogger()
+    root.addHandler(memory)
+    files: list[logging.FileHandler] = []
+
+    def begin(path: Path) -> None:
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        files.append(handler)
+        memory.setTarget(handler)
+        memory.flush()
+        root.removeHandler(memory)
+        root.addHandler(handler)
+
     try:
-        yield
+        yield begin
     finally:
         for each in unset:
             each.setLevel(logging.NOTSET)
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+        for handler in (memory, *files):
+            root.removeHandler(handler)
+            handler.close()
 
 
 def duration(seconds: float) -> str:
@@ -84,11 +102,15 @@ class ProgressLog:
         if event.iteration % self.every == 0 or event.iteration == event.total:
             self._line(event)
         if event.iteration == event.total:
-            if self.bar is not None:
-                self.bar.close()
+            self.close()
             if self.dropped:
                 counts = ", ".join(f"{name} {count}" for name, count in sorted(self.dropped.items()))
                 logger.info("boxes that augmentation left nothing of, since this start: %s", counts)
+
+    def close(self) -> None:
+        """Take the bar down, also in the middle of a run."""
+        if self.bar is not None:
+            self.bar.close()
 
     def _line(self, event: Step) -> None:
         assert self.started is not None
@@ -159,7 +181,7 @@ class MetricsFile:
         else:
             return
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(_plain(row)) + "\n")
 
 
 def _iteration(line: str) -> float:
@@ -171,17 +193,17 @@ def _iteration(line: str) -> float:
 
 
 def json_text(value: Any) -> str:
-    """Indented JSON; undefined figures (NaN) are null."""
+    """Indented JSON; figures that are not finite are null."""
     return json.dumps(_plain(value), indent=1) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    """NaN is not JSON: undefined figures become null."""
+    """NaN and infinity are not JSON: they become null."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class TensorBoard:
@@ -205,9 +227,14 @@ class TensorBoard:
         elif isinstance(event, Evaluation):
             for result in event.results:
                 for name, value in result.values.items():
-                    self.writer.add_scalar(f"test/{name}", value, event.iteration)
+                    tag = f"evaluation/{name} ({result.protocol.partition(' at ')[0]})"
+                    self.writer.add_scalar(tag, value, event.iteration)
         else:
             self.writer.flush()
+
+    def close(self) -> None:
+        """Write what is left and end the writer's thread."""
+        self.writer.close()
 
 
 class CheckpointKeeper:

@@ -9,9 +9,12 @@ from pathlib import Path
 from transfer.types import UserError
 
 
-def new_run_directory(root: Path) -> Path:
+def new_run_directory(root: Path, *, option: str = "--work-dir") -> Path:
     """Make the next numbered directory below `root`: 001, 002, ...
 
+    Args:
+        root: where.
+        option: of the command, that the user can give another place with.
     Raises:
         UserError: `root` cannot be written.
     """
@@ -26,7 +29,7 @@ def new_run_directory(root: Path) -> Path:
                 continue
             return root / f"{number:03d}"
     except OSError as error:
-        raise UserError(f"cannot make a run directory in {str(root)!r}: {error}; give another --work-dir") from error
+        raise UserError(f"cannot make a run directory in {str(root)!r}: {error}; give another {option}") from error
 
 
 def latest_run_directory(root: Path) -> Path:

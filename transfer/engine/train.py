@@ -8,6 +8,7 @@ it had not stopped, and nothing of a random generator's state needs keeping.
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,10 +24,13 @@ from torch.nn.parallel import DistributedDataParallel
 from transfer.engine.checkpoint import Checkpoint
 from transfer.engine.distributed import World
 from transfer.engine.task import DetectionTask
+from transfer.engine.workers import batches_of
 from transfer.optim.ema import EMA
 from transfer.optim.precision import Precision
 from transfer.optim.schedules import Schedule, set_lr
 from transfer.types import Batch, UserError
+
+logger = logging.getLogger("trickstack")
 
 
 class MetricLike(Protocol):
@@ -58,7 +62,9 @@ class TrainingSettings:
     ema: dict[str, Any] | None = None
     """Arguments of `transfer.optim.ema.EMA`; the average is what is evaluated. None: no average."""
     evaluate_every: float = 1
-    """Epochs between evaluations (and checkpoints); the last step always has one. 0: at the end only."""
+    """Epochs between evaluations; the last step always has one. 0: at the end only."""
+    checkpoint_every: float = 1
+    """Epochs between checkpoints, besides one at each evaluation. 0: none besides."""
     log_every: int = 20
     """Iterations between log lines."""
     pictures: int = 12
@@ -69,7 +75,7 @@ class TrainingSettings:
         if (self.epochs is None) == (self.iterations is None):
             problems.append(f"give either epochs ({self.epochs}) or iterations ({self.iterations})")
         whole = ("iterations", "accumulate", "log_every", "seed", "pictures")
-        may_be_zero = ("seed", "pictures", "evaluate_every")
+        may_be_zero = ("seed", "pictures", "evaluate_every", "checkpoint_every")
         may_be_none = ("epochs", "iterations", "clip_norm")
         for name in dict.fromkeys((*whole, *may_be_zero, *may_be_none)):
             value = getattr(self, name)
@@ -229,12 +235,10 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
             gradient_as_bucket_view=True,
         )
     )
-    every = max(1, round(settings.evaluate_every * run.per_epoch)) if settings.evaluate_every else 0
-    micro_batches = iter(run.batches(run.iteration))
     model.train()
 
-    with _interruption() as interrupted:
-        if every and run.iteration % every == 0 and run.measured_at < run.iteration:
+    with _interruption() as interrupted, batches_of(run.batches(run.iteration)) as micro_batches:
+        if _is_due(run, settings.evaluate_every) and run.measured_at < run.iteration:
             _measure(run, evaluate, hooks)  # was interrupted here
         while run.iteration < run.total:
             # 1. The lr and the model's own random draws follow from the iteration.
@@ -256,6 +260,11 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
             # 3. The optimizer step.
             result = run.precision.step(run.optimizer, max_norm=settings.clip_norm)
             run.optimizer.zero_grad(set_to_none=True)
+            if result.skipped and run.precision.mode != "float16":  # there, overflow is part of finding the scale
+                raise UserError(
+                    f"iteration {run.iteration}: a gradient is infinite or not a number, though every loss is finite. "
+                    f"The step's files: {', '.join(step.files)}. The usual cause: lr too high (lower optimizer.lr)"
+                )
             if run.ema is not None and not result.skipped:
                 run.ema.update(model)
             run.iteration += 1
@@ -264,20 +273,27 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
             event = step.event(run, None if result.grad_norm is None else float(result.grad_norm), result.skipped)
             for hook in hooks:
                 hook(event)
-            stopping = world.any(interrupted())
-            if run.iteration == run.total or (every and run.iteration % every == 0 and not stopping):
-                _measure(run, evaluate, hooks)
-            elif stopping:
-                _tell(world, hooks, lambda: Saving(run.state(), is_best=False))
-            if stopping and run.iteration < run.total:
+            stopping, measuring = world.any(interrupted()), _is_due(run, settings.evaluate_every)
+            if stopping or measuring or _is_due(run, settings.checkpoint_every):
+                _tell(world, hooks, lambda: Saving(run.state(), is_best=False))  # before measuring, which takes long
+            if stopping:
                 return False
+            if measuring:
+                _measure(run, evaluate, hooks)
     return True
+
+
+def _is_due(run: Run, epochs: float) -> bool:
+    """Whether something that happens every so many epochs (0: at the end only) happens after this iteration."""
+    every = max(1, round(epochs * run.per_epoch)) if epochs else run.total
+    return run.iteration == run.total or run.iteration % every == 0
 
 
 def _measure(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks: Sequence[Hook]) -> None:
     """Evaluate the average where there is one, else the model, and keep the state."""
     measured = run.task.model if run.ema is None else run.ema.module
     measured.eval()
+    run.world.share_buffers(measured)
     results = evaluate(measured)
     run.task.model.train()
     is_best, run.measured_at = False, run.iteration
@@ -305,6 +321,7 @@ class _Tally:
         self.losses: dict[str, float] = {}
         self.dropped: dict[str, int] = {}
         self.skipped_files: list[str] = []
+        self.files: list[str] = []
 
     def fetch(self, micro_batches: Iterator[Batch]) -> Batch:
         """The next micro-batch, timed."""
@@ -313,6 +330,7 @@ class _Tally:
         self.loader_seconds += time.perf_counter() - started
         self.images += len(batch.targets)
         self.skipped_files += batch.skipped
+        self.files += [f"{target.path} (seed {target.seed})" for target in batch.targets]
         for name, count in batch.dropped.items():
             self.dropped[name] = self.dropped.get(name, 0) + count
         return batch
@@ -379,6 +397,7 @@ def _interruption() -> Iterator[Callable[[], bool]]:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked = True
+        logger.warning("stopping after the step (or evaluation) at hand, with a checkpoint; Ctrl-C again stops at once")
 
     former = {}
     with contextlib.suppress(ValueError):  # not in the main thread: signals stay with whoever owns them

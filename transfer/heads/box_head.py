@@ -2,6 +2,9 @@
 
 Source: Fast R-CNN (Girshick 2015), RoIAlign (He et al. 2017), level assignment of FPN (Lin et al. 2017, equation 1).
 The background is class K, behind the K classes; box deltas are one set a class.
+
+Deviations from Fast R-CNN: negatives are all regions of IoU below 0.5 (not 0.1 to 0.5), and smooth L1 turns linear at
+1/9 (not 1), both as in the authors' later code and in torchvision.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from transfer.ops.boxes import box_area, encode_boxes
 from transfer.ops.matching import check_difficult, match, truth_for_training
 from transfer.ops.sampling import sample_balanced
 from transfer.ops.world import mean_over_processes
-from transfer.types import Target, UserError
+from transfer.types import Target, UserError, is_number
 
 PROPOSAL_CODE = (10.0, 10.0, 5.0, 5.0)
 BACKGROUND = -1
@@ -67,10 +70,11 @@ class PyramidRoIAlign(nn.Module):
         pooled = maps[0].new_zeros((len(regions), maps[0].shape[1], size, size))
         for level, stride in enumerate(self.strides):
             chosen = torch.nonzero(levels == level).flatten()
+            # In float32 also under autocast: half precision would move a corner at 777 px by more than a pixel.
             features = roi_align(
-                maps[level], regions[chosen].to(maps[level].dtype), size, 1 / stride, self.sampling_ratio, aligned=True
+                maps[level].float(), regions[chosen].float(), size, 1 / stride, self.sampling_ratio, aligned=True
             )
-            pooled = pooled.index_copy(0, chosen, features)
+            pooled = pooled.index_copy(0, chosen, features.to(pooled.dtype))
         return pooled
 
 
@@ -148,6 +152,15 @@ class RegionSampler:
     def __init__(
         self, *, count: int = 512, positive_fraction: float = 0.25, iou: float = 0.5, difficult: str = "ignore"
     ) -> None:
+        problems = []
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            problems.append(f"rois={count!r} must be a whole number above 0")
+        if not is_number(positive_fraction) or not 0 < positive_fraction <= 1:
+            problems.append(f"roi_positive_fraction={positive_fraction!r} must be a number in (0, 1]")
+        if not is_number(iou) or not 0 < iou <= 1:
+            problems.append(f"iou={iou!r} must be a number in (0, 1]")
+        if problems:
+            raise UserError("sampling of regions: " + "; ".join(problems))
         self.count, self.positive_fraction, self.iou = count, positive_fraction, iou
         self.difficult = check_difficult(difficult)
 
@@ -196,8 +209,10 @@ class BoxCriterion:
         smoothing_form: Literal["usual", "paper"] = "usual",
         beta: float = 1 / 9,
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"label_smoothing={label_smoothing} must be in [0, 1)")
+        if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
+            raise UserError(f"BoxCriterion: label_smoothing={label_smoothing!r} must be a number in [0, 1)")
+        if not is_number(beta) or beta <= 0:
+            raise UserError(f"BoxCriterion: beta={beta!r} must be a number above 0")
         self.label_smoothing, self.smoothing_form, self.beta = label_smoothing, smoothing_form, beta
 
     def __call__(

@@ -27,7 +27,7 @@ from transfer.heads.rpn import Proposer, RPNCriterion, RPNHead
 from transfer.ops.anchors import AnchorGenerator
 from transfer.ops.boxes import clip_boxes, decode_boxes
 from transfer.ops.nms import nms_within_groups
-from transfer.types import Prediction, Size, Target, UserError
+from transfer.types import Prediction, Size, Target, UserError, is_number
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ class FasterRCNNPostprocess:
     """Predictions in original pixels: softmax, decoding, class-wise NMS.
 
     Args:
-        score_threshold: detections below are dropped.
+        score_threshold: detections of this score or less are dropped.
         nms_iou: suppression threshold within a class.
         max_detections: an image.
         min_side: a detection with a shorter side is dropped, in pixels of the network's input.
@@ -154,6 +154,15 @@ class FasterRCNNPostprocess:
         max_detections: int = 100,
         min_side: float = 1.0,
     ) -> None:
+        problems = [
+            f"{name}={value!r} must be a number in [0, 1]"
+            for name, value in (("score_threshold", score_threshold), ("nms_iou", nms_iou))
+            if not is_number(value) or not 0 <= value <= 1
+        ]
+        if not isinstance(max_detections, int) or max_detections < 1:
+            problems.append(f"max_detections={max_detections!r} must be a whole number above 0")
+        if problems:
+            raise UserError("FasterRCNNPostprocess: " + "; ".join(problems))
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.max_detections, self.min_side = max_detections, min_side
 
@@ -210,11 +219,14 @@ def faster_rcnn_fpn(
         rois: regions an image that the box head trains on.
         roi_positive_fraction: share of positives among them at the most.
         roi_cells: cells a side of a pooled region.
-        roi_canonical_side: a region of this side, in pixels, is read from the level of stride 16; less for small images.
+        roi_canonical_side: pixels; a region of this side is read from the level of stride 16. Less suits small images.
         difficult: policy on difficult boxes in the sampling of regions; give the RPN's criterion the same.
     """
     if num_classes < 1:
         raise UserError(f"num_classes={num_classes}: a detector needs at least one class")
+    for name, value in (("width", width), ("head_width", head_width), ("roi_cells", roi_cells)):
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"model.{name}={value!r} must be a whole number above 0")
     neck = FPN(backbone.channels, backbone.strides, width=width, norm=fpn_norm)
     generator = AnchorGenerator(neck.strides, scales=anchor_scales, ratios=anchor_ratios)
     return FasterRCNN(

@@ -1,7 +1,9 @@
 """Region proposal network: its head, its proposals, its criterion.
 
 Source: Faster R-CNN (Ren et al. 2015, section 3.1). Deviations: proposals are kept per level before NMS, as FPN (Lin et
-al. 2017) has it; the box loss is smooth L1 with beta 1/9 over the number of sampled anchors, as in the authors' code.
+al. 2017) has it; anchors that cross the image's border are trained on, those centred on padding are not, so that an
+image's sample does not depend on what it is batched with; the box loss is smooth L1 with beta 1/9 over the number of
+sampled anchors, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transfer.ops.boxes import clip_boxes, decode_boxes, encode_boxes
-from transfer.ops.matching import check_difficult, match, truth_for_training
+from transfer.ops.boxes import centred_outside, clip_boxes, decode_boxes, encode_boxes
+from transfer.ops.matching import NEITHER, check_difficult, match, truth_for_training
 from transfer.ops.nms import nms_within_groups
 from transfer.ops.sampling import sample_balanced
 from transfer.ops.world import mean_over_processes
-from transfer.types import Size, Target
+from transfer.types import Size, Target, UserError, is_number
 
 ANCHOR_CODE = (1.0, 1.0, 1.0, 1.0)
 
@@ -67,6 +69,15 @@ class Proposer:
         nms_iou: float = 0.7,
         min_side: float = 1.0,
     ) -> None:
+        problems = [
+            f"{name}={pair!r}: give two whole numbers above 0, (training, test)"
+            for name, pair in (("proposals_before_nms", before_nms), ("proposals", after_nms))
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2 or any(type(n) is not int or n < 1 for n in pair)
+        ]
+        if not is_number(nms_iou) or not 0 < nms_iou <= 1:
+            problems.append(f"proposal_nms_iou={nms_iou!r} must be a number in (0, 1]")
+        if problems:
+            raise UserError("proposals of the RPN: " + "; ".join(problems))
         self.before_nms, self.after_nms, self.nms_iou, self.min_side = before_nms, after_nms, nms_iou, min_side
 
     @torch.no_grad()
@@ -121,6 +132,7 @@ class RPNCriterion:
         high, low: IoU from which an anchor is positive, and below which it is negative.
         difficult: "ignore", "train" or "drop"; see `transfer.ops.matching.truth_for_training`.
         beta: where smooth L1 turns from square to linear.
+        label_smoothing: eps in [0, 1): objectness is taught 1 - eps / 2 and eps / 2, the usual form for two classes.
     """
 
     def __init__(
@@ -132,7 +144,24 @@ class RPNCriterion:
         low: float = 0.3,
         difficult: str = "ignore",
         beta: float = 1 / 9,
+        label_smoothing: float = 0.0,
     ) -> None:
+        problems = [
+            f"{name}={value!r} must be a number in [0, 1]"
+            for name, value in (("positive_fraction", positive_fraction), ("high", high), ("low", low))
+            if not is_number(value) or not 0 <= value <= 1
+        ]
+        if not problems and low > high:
+            problems.append(f"low={low} is above high={high}")
+        if not isinstance(count, int) or count < 1:
+            problems.append(f"count={count!r} must be a whole number above 0")
+        if not is_number(label_smoothing) or not 0 <= label_smoothing < 1:
+            problems.append(f"label_smoothing={label_smoothing!r} must be in [0, 1)")
+        if not is_number(beta) or beta <= 0:
+            problems.append(f"beta={beta!r} must be a number above 0")
+        if problems:
+            raise UserError("RPNCriterion: " + "; ".join(problems))
+        self.label_smoothing = label_smoothing
         self.count, self.positive_fraction, self.high, self.low = count, positive_fraction, high, low
         self.difficult, self.beta = check_difficult(difficult), beta
 
@@ -155,17 +184,28 @@ class RPNCriterion:
         for image_logits, image_deltas, target in zip(logits, deltas, targets):
             truth = truth_for_training(target, self.difficult)
             matches = match(anchors, truth, high=self.high, low=self.low, best_for_each_truth=True)
+            matches = torch.where(centred_outside(anchors, target.size), NEITHER, matches)
             positives, negatives = sample_balanced(
                 matches, count=self.count, positive_fraction=self.positive_fraction, seed=target.seed
             )
             sampled += len(positives) + len(negatives)
-            objectness_loss = objectness_loss + F.softplus(image_logits[negatives]).sum()
+            objectness_loss = objectness_loss + self._objectness(image_logits[negatives], positive=False).sum()
             if len(positives):
                 matched = matches[positives]
                 weights = truth.weights[matched]
-                objectness_loss = objectness_loss + (F.softplus(-image_logits[positives]) * weights).sum()
+                objectness_loss = (
+                    objectness_loss + (self._objectness(image_logits[positives], positive=True) * weights).sum()
+                )
                 wanted = encode_boxes(truth.boxes[matched], anchors[positives], ANCHOR_CODE)
                 distance = F.smooth_l1_loss(image_deltas[positives], wanted, beta=self.beta, reduction="none")
                 box_loss = box_loss + (distance.sum(dim=1) * weights).sum()
         normalizer = mean_over_processes(sampled, logits.device).clamp(min=1)
         return objectness_loss / normalizer, box_loss / normalizer
+
+    def _objectness(self, logits: Tensor, *, positive: bool) -> Tensor:
+        """Binary cross entropy of each logit with its smoothed target."""
+        right = F.softplus(-logits if positive else logits)
+        if self.label_smoothing == 0:
+            return right
+        wrong = F.softplus(logits if positive else -logits)
+        return (1 - self.label_smoothing / 2) * right + self.label_smoothing / 2 * wrong

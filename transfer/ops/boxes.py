@@ -59,6 +59,19 @@ def clip_boxes(boxes: Tensor, size: Size) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), limits)
 
 
+def centred_outside(boxes: Tensor, size: Size) -> Tensor:
+    """Which boxes have their centre at or beyond the right or bottom border.
+
+    Args:
+        boxes: [N, 4] xyxy.
+        size: (height, width).
+    Returns:
+        [N] bool.
+    """
+    height, width = size
+    return (boxes[:, 0] + boxes[:, 2] >= 2 * width) | (boxes[:, 1] + boxes[:, 3] >= 2 * height)
+
+
 def encode_boxes(boxes: Tensor, references: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
     """The deltas that lead from reference boxes to boxes.
 

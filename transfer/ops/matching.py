@@ -1,8 +1,9 @@
 """Which truth box an anchor or a proposal answers for.
 
 Source: Faster R-CNN (Ren et al. 2015, section 3.1.2): positive at or above the high threshold; also, where asked, the
-best reference of each truth box; negative below the low threshold; between the two, neither. `difficult` boxes that are
-to be ignored take the references that overlap them out of the negatives (VOC's rule for scoring, applied to training).
+best reference of each truth box (where it overlaps at all); negative below the low threshold; between the two, neither.
+`difficult` boxes that are to be ignored take the references that overlap them out of the negatives (VOC's rule for
+scoring, applied to training).
 """
 
 from __future__ import annotations

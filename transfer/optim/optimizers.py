@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from transfer.optim.param_groups import parameter_groups
-from transfer.types import UserError
+from transfer.types import UserError, is_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +101,13 @@ class _OptimizerConfig:
 
     def _problems(self) -> list[str]:
         problems = []
-        if not (_is_number(self.lr) and 0 < self.lr < math.inf):
+        if not (is_number(self.lr) and 0 < self.lr < math.inf):
             problems.append(f"lr is {self.lr!r}; give a number above 0")
         if self.base_batch is not None and not (type(self.base_batch) is int and self.base_batch >= 1):
             problems.append(
                 f"base_batch is {self.base_batch!r}; give the batch the lr was chosen for (1, 2, ...) or None"
             )
-        if not (_is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf):
+        if not (is_number(self.weight_decay) and 0 <= self.weight_decay < math.inf):
             problems.append(f"weight_decay is {self.weight_decay!r}; give 0 or a number above")
         if self.scaling not in ("linear", "sqrt", "none"):
             problems.append(f"scaling is {self.scaling!r}; give 'linear', 'sqrt' or 'none'")
@@ -129,7 +129,7 @@ class SGD(_OptimizerConfig):
 
     def _problems(self) -> list[str]:
         problems = super()._problems()
-        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
+        if not (is_number(self.momentum) and 0 <= self.momentum < 1):
             problems.append(f"momentum is {self.momentum!r}; give a number in [0, 1)")
         elif self.nesterov and self.momentum == 0:
             problems.append("nesterov=True with momentum 0; give a momentum such as 0.9, or nesterov=False")
@@ -156,14 +156,9 @@ class AdamW(_OptimizerConfig):
         if not (
             isinstance(self.betas, tuple | list)
             and len(self.betas) == 2
-            and all(_is_number(beta) and 0 <= beta < 1 for beta in self.betas)
+            and all(is_number(beta) and 0 <= beta < 1 for beta in self.betas)
         ):
             problems.append(f"betas is {self.betas!r}; give two numbers in [0, 1)")
-        if not (_is_number(self.eps) and 0 < self.eps < math.inf):
+        if not (is_number(self.eps) and 0 < self.eps < math.inf):
             problems.append(f"eps is {self.eps!r}; give a number above 0")
         return problems
-
-
-def _is_number(value: object) -> bool:
-    """Not a bool, and not the text that an override such as lr=1e-4x leaves behind."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

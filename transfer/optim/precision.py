@@ -29,7 +29,8 @@ class StepResult(NamedTuple):
     grad_norm: Tensor | None
     """Scalar: norm of all gradients before clipping; None where no clipping was asked for. Not finite where skipped."""
     skipped: bool
-    """A gradient was infinite or not a number (float16 only): the weights are unchanged and the scale was lowered."""
+    """A gradient was not finite: the weights are unchanged; in float16, the scale was lowered. In other formats it is
+    noticed only where gradients are clipped."""
 
 
 class Precision:
@@ -104,6 +105,8 @@ class Precision:
                 parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             grad_norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         if not self.scaler.is_enabled():
+            if grad_norm is not None and not torch.isfinite(grad_norm):
+                return StepResult(grad_norm, skipped=True)  # clipping would turn one infinity into NaN everywhere
             optimizer.step()
             return StepResult(grad_norm, skipped=False)
         scale = self.scaler.get_scale()
