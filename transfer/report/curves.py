@@ -54,7 +54,7 @@ def draw_curves(metrics_file: Path, picture: Path) -> None:
             points = [(row["epoch"], row["evaluation"][0]["values"].get(name)) for row in measured]
             xs, ys = zip(*[(x, y) for x, y in points if y is not None] or [(np.nan, np.nan)])
             figures.plot(xs, ys, marker="o", label=name)
-        figures.set(title=first["protocol"][:60], xlabel="epoch", ylim=(0, 1))
+        figures.set(title=first["protocol"].partition(";")[0], xlabel="epoch", ylim=(0, 1))
         figures.legend(fontsize=8)
     for axes in (losses, rate, figures):
         axes.grid(alpha=0.3)
