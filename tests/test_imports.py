@@ -33,6 +33,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "transfer.report": ("transfer.types",),
     "transfer.cli": ("transfer.types", "backbones.contract"),
     "transfer.assemble": ALL_OF_THE_LIBRARY,
+    "transfer.restoring": ALL_OF_THE_LIBRARY,
     "transfer.training": ALL_OF_THE_LIBRARY,
     "transfer.evaluation": ALL_OF_THE_LIBRARY,
     "transfer.prediction": ALL_OF_THE_LIBRARY,

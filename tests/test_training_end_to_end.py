@@ -21,7 +21,6 @@ from PIL import Image
 from tiny_devkit import CLASS_NAMES, write_config
 
 from transfer import training
-from transfer.assemble import restore
 from transfer.build import from_json, load_config, to_json
 from transfer.data.voc import VOCDataset
 from transfer.engine.checkpoint import load_checkpoint
@@ -29,6 +28,7 @@ from transfer.engine.hooks import ProgressLog
 from transfer.engine.train import Event, Step
 from transfer.evaluation import evaluate_checkpoint
 from transfer.prediction import find_images, predict_paths
+from transfer.restoring import restore
 from transfer.types import UserError
 
 Tool = Callable[..., tuple[int, str]]

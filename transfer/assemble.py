@@ -9,10 +9,8 @@ import copy
 import dataclasses
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,9 +22,9 @@ from backbones.norms import convert_synchronized
 from transfer.batch.collate import Collate, make_loader
 from transfer.batch.requests import RequestBatches, evaluation_batches
 from transfer.batch.view import TrainingView
-from transfer.build import TRUSTED_MODULES, Node, build, check_arguments, from_json, parameters_of, resolve, to_json
+from transfer.build import Node, build, check_arguments, parameters_of, resolve, to_json
 from transfer.data.subset import split_validation
-from transfer.engine.checkpoint import FORMAT, Checkpoint, library_versions
+from transfer.engine.checkpoint import FORMAT, library_versions
 from transfer.engine.distributed import World
 from transfer.engine.evaluate import measure, predict_all
 from transfer.engine.task import DetectionTask
@@ -268,6 +266,44 @@ def training_settings(config: Node) -> TrainingSettings:
     return TrainingSettings(**config["training"])
 
 
+def _training_batches(
+    config: Node, dataset: DetectionDataset, pad_value: tuple[int, int, int], world: World
+) -> tuple[Callable[[int], Iterable[Batch]], int]:
+    """What makes the micro-batches from an iteration to the end of the run, and the optimizer steps of an epoch."""
+    settings, loading = training_settings(config), loader_settings(config)
+    micro = loading.batch_size // settings.accumulate
+    if micro * settings.accumulate != loading.batch_size:
+        raise UserError(
+            f"loader.batch_size={loading.batch_size} is not a multiple of training.accumulate={settings.accumulate}"
+        )
+    batches = RequestBatches(
+        len(dataset),
+        batch_size=micro,
+        seed=settings.seed,
+        shapes=loading.shapes,
+        rank=world.rank,
+        world_size=world.size,
+        aspect=aspects(dataset) if loading.aspect_grouping else None,
+    )
+    per_epoch = max(1, batches.iterations_per_epoch // settings.accumulate)
+    total = settings.total(per_epoch)
+    view = TrainingView(dataset, build_augment(config, "train"), on_broken=loading.on_broken)  # type: ignore[arg-type]
+    collate = Collate(pad_value, size_divisor=loading.size_divisor)
+
+    def batches_from(iteration: int) -> Iterable[Batch]:
+        rest = copy.copy(batches)
+        rest.start, rest.iterations = iteration * settings.accumulate, total * settings.accumulate
+        return make_loader(
+            view,
+            rest,
+            collate,
+            workers=number_of_workers(loading.workers),
+            pin_memory=world.device.type == "cuda",
+        )
+
+    return batches_from, per_epoch
+
+
 def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     """Everything that `transfer.engine.train.train` needs, from a config.
 
@@ -287,35 +323,8 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     logger.info("backbone: %s", ", ".join(f"{key} {value}" for key, value in backbone.describe().items()))
     task.model.to(world.device)
 
-    micro = loading.batch_size // settings.accumulate
-    if micro * settings.accumulate != loading.batch_size:
-        raise UserError(
-            f"loader.batch_size={loading.batch_size} is not a multiple of training.accumulate={settings.accumulate}"
-        )
-    batches = RequestBatches(
-        len(data.train),
-        batch_size=micro,
-        seed=settings.seed,
-        shapes=loading.shapes,
-        rank=world.rank,
-        world_size=world.size,
-        aspect=aspects(data.train) if loading.aspect_grouping else None,
-    )
-    per_epoch = max(1, batches.iterations_per_epoch // settings.accumulate)
+    batches, per_epoch = _training_batches(config, data.train, backbone.pad_value, world)
     total = settings.total(per_epoch)
-    view = TrainingView(data.train, build_augment(config, "train"), on_broken=loading.on_broken)  # type: ignore[arg-type]
-    collate = Collate(backbone.pad_value, size_divisor=loading.size_divisor)
-
-    def batches_from(iteration: int) -> Iterable[Batch]:
-        rest = copy.copy(batches)
-        rest.start, rest.iterations = iteration * settings.accumulate, total * settings.accumulate
-        return make_loader(
-            view,
-            rest,
-            collate,
-            workers=number_of_workers(loading.workers),
-            pin_memory=world.device.type == "cuda",
-        )
 
     optimizer_config = build(config["optimizer"], "optimizer")
     optimizer = optimizer_config.build(task.model, global_batch=loading.batch_size)
@@ -329,7 +338,7 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     evaluator = build_evaluator(config, task, data.measured, world)
     run = Run(
         task=task,
-        batches=batches_from,
+        batches=batches,
         optimizer=optimizer,
         schedule=schedule,
         precision=Precision(settings.precision, world.device.type),  # type: ignore[arg-type]
@@ -348,82 +357,6 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
         },
     )
     return run, evaluator, data
-
-
-@dataclass
-class Restored:
-    """What a checkpoint holds, ready to predict."""
-
-    task: DetectionTask
-    config: Node
-    class_names: tuple[str, ...]
-    category_ids: list[int]
-    trusted: tuple[str, ...] | None
-
-
-def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str] | None = ()) -> Restored:
-    """The trained task of a checkpoint: the moving average where there is one, in eval mode.
-
-    Args:
-        checkpoint: as `load_checkpoint` gives it.
-        device: where the model goes.
-        trust: modules besides this project's that the checkpoint's config may name; None: any, for a checkpoint that
-            this very process wrote.
-    Raises:
-        UserError: the config names other modules, or does not fit the weights.
-    """
-    trusted = None if trust is None else (*TRUSTED_MODULES, *trust)
-    if trust and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a user's own module, as beside a config
-    config = from_json(checkpoint["config"])
-    _forget_weights(config["model"])
-    class_names = tuple(str(name) for name in checkpoint["class_names"])
-    task = build_task(config, len(class_names), trusted)
-    state = checkpoint["model"]
-    if checkpoint["ema"] is not None:
-        ema = EMA(task.model)
-        ema.load_state_dict(checkpoint["ema"])
-        state = ema.module.state_dict()
-    try:
-        task.model.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"the checkpoint's weights do not fit its config: {error}") from error
-    about = checkpoint["backbone"]
-    backbone_of(task.model).set_statistics(about["mean"], about["std"], about["interpolation"])
-    task.model.to(device).eval()
-    return Restored(task, config, class_names, [int(i) for i in checkpoint["category_ids"]], trusted)
-
-
-def _forget_weights(node: Any) -> None:
-    """A checkpoint brings its own weights: none are to be fetched while it is built."""
-    if isinstance(node, dict):
-        if isinstance(node.get("type"), str) and "weights" in node:
-            node["weights"] = None
-        for value in node.values():
-            _forget_weights(value)
-    elif isinstance(node, list):
-        for value in node:
-            _forget_weights(value)
-
-
-def differing_keys(ours: Any, theirs: Any, where: str = "") -> list[str]:
-    """Dotted keys at which two configs differ."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        keys = sorted(set(ours) | set(theirs))
-        return [d for k in keys for d in differing_keys(ours.get(k), theirs.get(k), f"{where}.{k}" if where else k)]
-    return [] if ours == theirs else [where]
-
-
-HARMLESS_ON_RESUME = ("loader.workers", "loader.test_batch_size", "training.log_every", "training.pictures")
-
-
-def check_same_config(config: Node, checkpoint: Checkpoint, path: Path) -> None:
-    """Raises: UserError where a run is to go on with another config than it began with."""
-    changed = [k for k in differing_keys(config, from_json(checkpoint["config"])) if k not in HARMLESS_ON_RESUME]
-    if changed:
-        raise UserError(
-            f"--resume {str(path)!r}: the config was changed since: {', '.join(changed)}. Start a new run, or undo that"
-        )
 
 
 def as_plain(result: MetricLike) -> dict[str, Any]:

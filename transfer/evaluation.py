@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transfer.assemble import as_plain, build_dataset, build_evaluator, differing_keys, restore, set_data_root
+from transfer.assemble import as_plain, build_dataset, build_evaluator, set_data_root
 from transfer.build import Node, load_config
 from transfer.data.subset import split_validation
 from transfer.engine.checkpoint import library_versions, load_checkpoint
@@ -17,6 +17,7 @@ from transfer.engine.run_directory import new_run_directory, write_text_atomical
 from transfer.engine.train import MetricLike
 from transfer.metrics.detections import write_coco_detections
 from transfer.report.pages import page_of_predictions
+from transfer.restoring import differing_keys, restore
 from transfer.types import DetectionDataset, UserError
 
 logger = logging.getLogger("trickstack")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.assemble import backbone_of, restore
+from transfer.assemble import backbone_of
 from transfer.batch.collate import Collate
 from transfer.batch.view import ViewedSample
 from transfer.build import build
@@ -22,6 +22,7 @@ from transfer.engine.hooks import json_text
 from transfer.engine.run_directory import write_text_atomically
 from transfer.evaluation import make_folder, progress
 from transfer.report.pages import draw_boxes, write_picture
+from transfer.restoring import restore
 from transfer.types import Request, Sample, UserError
 
 logger = logging.getLogger("trickstack")

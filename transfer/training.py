@@ -12,8 +12,6 @@ from transfer.assemble import (
     as_plain,
     build_evaluator,
     build_run,
-    check_same_config,
-    restore,
 )
 from transfer.build import Node, to_json
 from transfer.engine.checkpoint import Checkpoint, load_checkpoint
@@ -23,6 +21,7 @@ from transfer.engine.run_directory import latest_run_directory, new_run_director
 from transfer.engine.train import Evaluation, Event, Hook, MetricLike, train
 from transfer.report.curves import draw_curves
 from transfer.report.pages import page_of_predictions
+from transfer.restoring import check_same_config, restore
 from transfer.types import UserError
 
 logger = logging.getLogger("trickstack")

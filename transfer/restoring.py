@@ -1,0 +1,95 @@
+"""From a checkpoint back to what was trained, and whether a run may go on from it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transfer.assemble import backbone_of, build_task
+from transfer.build import TRUSTED_MODULES, Node, from_json
+from transfer.engine.checkpoint import Checkpoint
+from transfer.engine.task import DetectionTask
+from transfer.optim.ema import EMA
+from transfer.types import UserError
+
+
+@dataclass
+class Restored:
+    """What a checkpoint holds, ready to predict."""
+
+    task: DetectionTask
+    config: Node
+    class_names: tuple[str, ...]
+    category_ids: list[int]
+    trusted: tuple[str, ...] | None
+
+
+def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str] | None = ()) -> Restored:
+    """The trained task of a checkpoint: the moving average where there is one, in eval mode.
+
+    Args:
+        checkpoint: as `load_checkpoint` gives it.
+        device: where the model goes.
+        trust: modules besides this project's that the checkpoint's config may name; None: any, for a checkpoint that
+            this very process wrote.
+    Raises:
+        UserError: the config names other modules, or does not fit the weights.
+    """
+    trusted = None if trust is None else (*TRUSTED_MODULES, *trust)
+    if trust and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's own module, as beside a config
+    config = from_json(checkpoint["config"])
+    _forget_weights(config["model"])
+    class_names = tuple(str(name) for name in checkpoint["class_names"])
+    task = build_task(config, len(class_names), trusted)
+    state = checkpoint["model"]
+    if checkpoint["ema"] is not None:
+        ema = EMA(task.model)
+        ema.load_state_dict(checkpoint["ema"])
+        state = ema.module.state_dict()
+    try:
+        task.model.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint's weights do not fit its config: {error}") from error
+    about = checkpoint["backbone"]
+    backbone_of(task.model).set_statistics(about["mean"], about["std"], about["interpolation"])
+    task.model.to(device).eval()
+    return Restored(task, config, class_names, [int(i) for i in checkpoint["category_ids"]], trusted)
+
+
+def _forget_weights(node: Any) -> None:
+    """A checkpoint brings its own weights: none are to be fetched while it is built."""
+    if isinstance(node, dict):
+        if isinstance(node.get("type"), str) and "weights" in node:
+            node["weights"] = None
+        for value in node.values():
+            _forget_weights(value)
+    elif isinstance(node, list):
+        for value in node:
+            _forget_weights(value)
+
+
+def differing_keys(ours: Any, theirs: Any, where: str = "") -> list[str]:
+    """Dotted keys at which two configs differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = sorted(set(ours) | set(theirs))
+        return [d for k in keys for d in differing_keys(ours.get(k), theirs.get(k), f"{where}.{k}" if where else k)]
+    return [] if ours == theirs else [where]
+
+
+HARMLESS_ON_RESUME = ("loader.workers", "loader.test_batch_size", "training.log_every", "training.pictures")
+
+
+def check_same_config(config: Node, checkpoint: Checkpoint, path: Path) -> None:
+    """Raises: UserError where a run is to go on with another config than it began with."""
+    changed = [k for k in differing_keys(config, from_json(checkpoint["config"])) if k not in HARMLESS_ON_RESUME]
+    if changed:
+        raise UserError(
+            f"--resume {str(path)!r}: the config was changed since: {', '.join(changed)}. Start a new run, or undo that"
+        )
