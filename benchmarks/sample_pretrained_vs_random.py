@@ -19,7 +19,7 @@ RANDOM_INIT = (
     "optimizer.lr_factors={}",
 )
 GRID = ("3e-4", "1e-3", "3e-3")
-CHOSEN = "1e-3"
+CHOSEN = "3e-3"
 
 
 def random_init(lr: str) -> Arm:

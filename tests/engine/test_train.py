@@ -233,10 +233,10 @@ def test_a_signal_saves_after_the_step_at_hand_and_stops(number: int) -> None:
 
 
 def test_a_second_interrupt_stops_at_once() -> None:
-    run = toy_run()
+    run, before = toy_run(), signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train(run, no_evaluation, [interrupt_after(1), interrupt_after(1)])
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_run_stopped_after_its_last_step_is_measured_when_it_goes_on() -> None:
