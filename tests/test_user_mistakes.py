@@ -131,6 +131,7 @@ def test_override_makes_a_section_something_else(refused: Callable[..., str], ti
         ("model.proposals=200", ["proposals=200", "(training, test)"]),
         ("model.rois=0", ["rois=0", "above 0"]),
         ("model.width=0", ["width=0", "above 0"]),
+        ("model.difficult=train", ["model.difficult='train'", "criterion.rpn.difficult='ignore'"]),
         ("criterion.rpn.low=0.9", ["low=0.9", "high=0.7"]),
         ("postprocess.score_threshold=2", ["score_threshold=2", "[0, 1]"]),
         ("model.backbone.model_options={'pretrained': True}", ["pretrained", "weights=..."]),

@@ -145,9 +145,11 @@ def build_data(config: Node) -> Data:
 
 
 def build_task(config: Node, num_classes: int, trusted: Sequence[str] | None = None) -> DetectionTask:
-    """Model, criterion and postprocess."""
+    """Model, criterion and postprocess; a criterion that has `check_model` is shown the model."""
     model = build(config["model"], "model", trusted=trusted, num_classes=num_classes)
     criterion = build(config["criterion"], "criterion", trusted=trusted)
+    if hasattr(criterion, "check_model"):
+        criterion.check_model(model)
     postprocess = build(config["postprocess"], "postprocess", trusted=trusted)
     return DetectionTask(model, criterion, postprocess)
 

@@ -153,7 +153,9 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in read.Scalars("train/loss_class")] == [(1, 0.5), (2, 1.0), (3, 1.5)]
     assert read.Scalars("train/lr")[-1].value == pytest.approx(7.0)
     assert len(read.Scalars("train/lr")) == 3
-    assert [(e.step, e.value) for e in read.Scalars(f"evaluation/figure ({Result(0.25).protocol.partition(' at ')[0]})")] == [(2, 0.25)]
+    assert [
+        (e.step, e.value) for e in read.Scalars(f"evaluation/figure ({Result(0.25).protocol.partition(' at ')[0]})")
+    ] == [(2, 0.25)]
 
 
 def test_undefined_figures_are_null() -> None:

@@ -123,6 +123,14 @@ class FasterRCNNCriterion:
     def __init__(self, *, rpn: RPNCriterion, box: BoxCriterion) -> None:
         self.rpn, self.box = rpn, box
 
+    def check_model(self, model: FasterRCNN) -> None:
+        """Raises: UserError where the two stages would treat difficult boxes differently."""
+        if model.sampler.difficult != self.rpn.difficult:
+            raise UserError(
+                f"model.difficult={model.sampler.difficult!r} and criterion.rpn.difficult={self.rpn.difficult!r}: "
+                "both stages need the same policy on difficult boxes"
+            )
+
     def __call__(self, output: FasterRCNNOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Args: the model's output in training, and its targets. Returns: scalar losses named `loss_*`."""
         assert output.region_targets is not None, "the criterion needs an output made with targets"
