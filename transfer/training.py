@@ -74,7 +74,7 @@ def run(
         progress = ProgressLog(started.settings.log_every)
         tensorboard = TensorBoard(folder / "tensorboard", started.iteration)
         hooks: list[Hook] = [
-            MetricsFile(metrics_file, started.iteration),
+            MetricsFile(metrics_file, started.iteration, started.measured_at),
             progress,
             tensorboard,
             CheckpointKeeper(folder),

@@ -163,3 +163,16 @@ def test_undefined_figures_are_null() -> None:
         "a": [None, 1.0],
         "b": [{"c": None}],
     }
+
+
+def test_an_evaluation_that_the_checkpoint_does_not_know_of_is_dropped(tmp_path: Path) -> None:
+    """The run was killed between measuring at iteration 4 and saving that it did: it will measure there again."""
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"iteration": i, "total": 1.0} for i in range(1, 6)]
+    rows[2:2] = [{"iteration": 2, "evaluation": []}]
+    rows[5:5] = [{"iteration": 4, "evaluation": []}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    MetricsFile(path, 4, 2)
+    kept = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [row["iteration"] for row in kept if "total" in row] == [1, 2, 3, 4]
+    assert [row["iteration"] for row in kept if "evaluation" in row] == [2]

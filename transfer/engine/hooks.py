@@ -144,12 +144,19 @@ class MetricsFile:
     Args:
         path: metrics.jsonl; rows after `iteration` are cut off when a run goes on from a checkpoint.
         iteration: where the run begins.
+        measured_at: iteration of the last evaluation that the checkpoint knows of; a later one is made again. None: all
+            up to `iteration` are kept.
     """
 
-    def __init__(self, path: Path, iteration: int) -> None:
+    def __init__(self, path: Path, iteration: int, measured_at: int | None = None) -> None:
         self.path = path
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _iteration(line) <= iteration]
+            last_evaluation = iteration if measured_at is None else measured_at
+            kept = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if _iteration(line) <= (last_evaluation if '"evaluation"' in line else iteration)
+            ]
             write_text_atomically(path, "".join(line + "\n" for line in kept))
 
     def __call__(self, event: Event) -> None:
