@@ -117,6 +117,19 @@ def test_override_makes_a_section_something_else(refused: Callable[..., str], ti
         ("training.precision=float61", ["float61", "float16"]),
         ("loader.batch_size=0", ["batch_size=0", "above 0"]),
         ("loader.on_broken=ignore", ["on_broken='ignore'", "'stop' or 'skip'"]),
+        (
+            "loader.mixup={'type': 'transfer.augment.box_mixup.BoxMixup', 'last_epochs_without': 2}",
+            ["loader.mixup.last_epochs_without=2", "2 epochs", "8 iterations", "never", "train longer"],
+        ),
+        (
+            "loader.mixup={'type': 'transfer.augment.box_mixup.BoxMixup', 'off_epochs': 2}",
+            ["loader.mixup: BoxMixup takes no 'off_epochs'"],
+        ),
+        (
+            "loader.mixup={'type': 'transfer.augment.box_mixup.BoxMixup', 'alpha': -1.5}",
+            ["BoxMixup: alpha=-1.5", "above 0"],
+        ),
+        ("loader.mixup=1.5", ["loader.mixup=1.5", "dict(type=BoxMixup"]),
         ("model.backbone.name=resnet50x", ["'resnet50x'", "did you mean", "'resnet50"]),
         ("model.backbone.weights=weights/none.pth", ["weights/none.pth"]),
         ("model.backbone.norm=frosen", ["norm='frosen'", "frozen"]),

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from backbones.contract import Backbone
 from backbones.norms import convert_synchronized
 from transfer.batch.collate import Collate, make_loader
+from transfer.batch.mixing import mixed_iterations
 from transfer.batch.requests import RequestBatches, evaluation_batches
 from transfer.batch.view import TrainingView
 from transfer.build import Node, build, check_arguments, parameters_of, resolve, to_json
@@ -53,6 +54,8 @@ class LoaderSettings:
     """Processes that prepare batches, for each process of the run."""
     on_broken: str = "stop"
     """"stop" at an image that cannot be read, or "skip" it and draw another."""
+    mixup: Any = None
+    """`transfer.augment.box_mixup.BoxMixup` mixes training images in pairs; None: no mixing."""
 
 
 def number_of_workers(asked: int) -> int:
@@ -289,7 +292,12 @@ def _training_batches(
     )
     per_epoch = max(1, batches.iterations_per_epoch // settings.accumulate)
     total = settings.total(per_epoch)
-    view = TrainingView(dataset, build_augment(config, "train"), on_broken=loading.on_broken)  # type: ignore[arg-type]
+    augment, combine = build_augment(config, "train"), None
+    if loading.mixup is not None:
+        mixed = mixed_iterations(loading.mixup, total=total, per_epoch=per_epoch, images=len(dataset))
+        batches.mix_until = mixed * settings.accumulate
+        batches.mixer, combine = loading.mixup.draw, loading.mixup.combine
+    view = TrainingView(dataset, augment, on_broken=loading.on_broken, combine=combine)  # type: ignore[arg-type]
     collate = Collate(pad_value, size_divisor=loading.size_divisor)
 
     def batches_from(iteration: int) -> Iterable[Batch]:

@@ -89,6 +89,7 @@ class TrainingView(Dataset[ViewedSample]):
 
     def _make(self, sample: Sample, second: Sample | None, request: Request) -> Sample:
         rng = np.random.default_rng(request.seed)
+        files = sample.path if second is None else f"{sample.path} mixed with {second.path}"
         try:
             if second is not None:
                 if self.combine is None:
@@ -98,7 +99,6 @@ class TrainingView(Dataset[ViewedSample]):
         except UserError as error:
             raise UserError(_naming(sample.path, error)) from error
         except Exception as error:
-            files = sample.path if second is None else f"{sample.path} mixed with {second.path}"
             raise RuntimeError(f"{files}: {type(error).__name__}: {error} (while making {request})") from error
 
     def _read(self, index: int, replacements: np.random.Generator, skipped: list[str]) -> Sample:
