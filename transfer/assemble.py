@@ -28,8 +28,9 @@ from transfer.data.subset import split_validation
 from transfer.engine.checkpoint import FORMAT, library_versions
 from transfer.engine.distributed import World
 from transfer.engine.evaluate import measure, predict_all
+from transfer.engine.settings import TrainingSettings
 from transfer.engine.task import DetectionTask
-from transfer.engine.train import MetricLike, Run, TrainingSettings
+from transfer.engine.train import MetricLike, Run
 from transfer.optim.ema import EMA
 from transfer.optim.precision import Precision
 from transfer.types import Batch, DetectionDataset, Prediction, UserError

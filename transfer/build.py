@@ -52,7 +52,7 @@ TRUSTED_FUNCTIONS = (
 )
 """Functions of this project that a checkpoint may name: they build. Others write, read or connect."""
 
-SETTINGS = {"loader": "transfer.assemble.LoaderSettings", "training": "transfer.engine.train.TrainingSettings"}
+SETTINGS = {"loader": "transfer.assemble.LoaderSettings", "training": "transfer.engine.settings.TrainingSettings"}
 """The top-level dicts without a `type`, and the class whose arguments they hold; imported only when asked for."""
 
 Node = dict[str, Any]

@@ -22,7 +22,8 @@ from toy_task import ALONE, Result, ToyTask, batch, gradient, toy_run
 from transfer.assemble import build_run
 from transfer.engine.checkpoint import load_checkpoint
 from transfer.engine.hooks import CheckpointKeeper, MetricsFile
-from transfer.engine.train import Evaluation, Event, Run, Saving, Step, TrainingSettings, train
+from transfer.engine.settings import TrainingSettings
+from transfer.engine.train import Evaluation, Event, Run, Saving, Step, train
 from transfer.types import UserError
 
 

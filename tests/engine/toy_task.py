@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from transfer.engine.checkpoint import FORMAT
 from transfer.engine.distributed import World
-from transfer.engine.train import Run, TrainingSettings
+from transfer.engine.settings import TrainingSettings
+from transfer.engine.train import Run
 from transfer.optim.ema import EMA
 from transfer.optim.optimizers import SGD
 from transfer.optim.precision import Precision

@@ -1,0 +1,61 @@
+"""The config's `training`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transfer.types import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """The config's `training`: how long, in which numbers, and what is kept when."""
+
+    epochs: float | None = None
+    """Length of the run; give this or `iterations`."""
+    iterations: int | None = None
+    """Optimizer steps."""
+    seed: int = 0
+    precision: str = "float32"
+    """"float32", "bfloat16" or "float16" (with a gradient scaler)."""
+    accumulate: int = 1
+    """Micro-batches that make one optimizer step; the loader's batch_size is divided by it."""
+    clip_norm: float | None = None
+    """Largest norm of all gradients together."""
+    ema: dict[str, Any] | None = None
+    """Arguments of `transfer.optim.ema.EMA`; the average is what is evaluated. None: no average."""
+    evaluate_every: float = 1
+    """Epochs between evaluations; the last step always has one. 0: at the end only."""
+    checkpoint_every: float = 1
+    """Epochs between checkpoints, besides one at each evaluation. 0: none besides."""
+    log_every: int = 20
+    """Iterations between log lines."""
+    pictures: int = 12
+    """Images on the page of predictions."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if (self.epochs is None) == (self.iterations is None):
+            problems.append(f"give either epochs ({self.epochs}) or iterations ({self.iterations})")
+        whole = ("iterations", "accumulate", "log_every", "seed", "pictures")
+        may_be_zero = ("seed", "pictures", "evaluate_every", "checkpoint_every")
+        may_be_none = ("epochs", "iterations", "clip_norm")
+        for name in dict.fromkeys((*whole, *may_be_zero, *may_be_none)):
+            value = getattr(self, name)
+            if value is None and name in may_be_none:
+                continue
+            fits = isinstance(value, int if name in whole else (int, float)) and not isinstance(value, bool)
+            if not fits or not (value > 0 or (value == 0 and name in may_be_zero)):
+                kind = "whole number" if name in whole else "number"
+                problems.append(
+                    f"{name}={value!r} must be a {kind}, {'0 or more' if name in may_be_zero else 'above 0'}"
+                )
+        if self.ema is not None and not isinstance(self.ema, dict):
+            problems.append(f"ema={self.ema!r} must be None or a dict, such as dict(decay=0.9998)")
+        if problems:
+            raise UserError("training: " + "; ".join(problems))
+
+    def total(self, per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        return self.iterations or max(1, round((self.epochs or 0) * per_epoch))
