@@ -16,7 +16,7 @@ from toy_task import ALONE, toy_run
 
 from transfer import training
 from transfer.assemble import build_run
-from transfer.engine.distributed import World, world
+from transfer.engine.distributed import World, choose_device, world
 from transfer.engine.train import Event, Step, train
 from transfer.types import UserError
 
@@ -118,3 +118,13 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with world("cpu") as here:
         assert here == ALONE
+
+
+def test_devices_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="made for cpu and cuda"):
+        choose_device("meta")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="share one GPU"):
+        choose_device("cuda:0")

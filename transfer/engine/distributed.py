@@ -66,11 +66,15 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         UserError: no such device here.
     """
     if name == "auto":
-        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"--device {name!r} is not a device: give auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name!r}: training and tests are made for cpu and cuda; give one of them")
+    if device.type == "cuda" and device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"--device {name!r}: all of torchrun's processes would share one GPU; give cuda")
     if device.type == "cuda":
         index = device.index if device.index is not None else local_rank
         if not torch.cuda.is_available() or index >= torch.cuda.device_count():
