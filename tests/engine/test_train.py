@@ -8,7 +8,6 @@ import math
 import multiprocessing
 import shutil
 import signal
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
@@ -464,7 +463,6 @@ def test_no_worker_outlives_the_run(
         return set(multiprocessing.active_children()) - others
 
     evaluate = evaluator if stop == "broken test image" else no_evaluation
-    began = time.perf_counter()
     if broken:
         with pytest.raises(UserError, match=r"\.jpg: is no image in a known format") as caught:
             train(run, evaluate, [])
@@ -472,4 +470,3 @@ def test_no_worker_outlives_the_run(
     else:
         assert train(run, evaluate, [interrupt_after(3)] if stop == "interrupt" else []) == (stop == "end")
     assert not children()
-    assert time.perf_counter() - began < 4  # torch waits five seconds for a worker that does not end
