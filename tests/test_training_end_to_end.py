@@ -401,3 +401,50 @@ def test_a_checkpoints_config_runs_nothing(finished_run: Path, devkit: Path, tmp
                 with pytest.raises(UserError, match=r"trust|may name"):
                     evaluate_checkpoint(tmp_path / "evil.pth", data=data, output=str(tmp_path / "out"), device="cpu")
     assert not mark.exists()
+
+
+def test_a_restart_by_torchrun_goes_on_with_its_own_run(
+    tiny_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(resume: str | None) -> bool:
+        return training.run(tiny_config, name="a", work_dir=tmp_path, device="cpu", resume=resume)
+
+    assert start(None)  # somebody's earlier run: not to be touched
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert start(training.RESTARTED)  # had died before it saved anything: begins anew
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["001", "002"]
+    with pytest.raises(UserError, match="at its end already"):  # this time, its own run is found
+        start(training.RESTARTED)
+    monkeypatch.setattr(training, "_agent", lambda: "another host 1")
+    assert start(training.RESTARTED)
+    assert (tmp_path / "a" / "003" / "results.json").is_file()
+
+
+def test_the_log_file_holds_what_was_said_before_the_directory_was_made(finished_run: Path) -> None:
+    text = (finished_run / "log.txt").read_text(encoding="utf-8")
+    assert text.index("backbone: name test_resnet") < text.index("run directory")
+
+
+def test_detections_carry_the_ids_of_the_data_they_were_made_on(
+    finished_run: Path, devkit: Path, tmp_path: Path
+) -> None:
+    """A COCO file whose ids differ from the training data's: its own ids are written."""
+    photographs = devkit / "VOC2007" / "JPEGImages"
+    content = {
+        "images": [{"id": 7, "file_name": min(path.name for path in photographs.iterdir())}],
+        "categories": [{"id": 10 * (3 - k), "name": name} for k, name in enumerate(CLASS_NAMES)],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 10, "bbox": [2, 2, 20, 20], "area": 400, "iscrowd": 0}],
+    }
+    (tmp_path / "other.json").write_text(json.dumps(content), encoding="utf-8")
+    config = write_config(tmp_path / "other.py", devkit)
+    with config.open("a", encoding="utf-8") as file:
+        file.write(
+            "\nfrom transfer.data.coco import COCODataset\n"
+            f"data['test'] = dict(type=COCODataset, annotations={str(tmp_path / 'other.json')!r}, "
+            f"images={str(photographs)!r})\n"
+        )
+    evaluate_checkpoint(finished_run / "last.pth", data=str(config), output=str(tmp_path / "out"), device="cpu")
+    written = read_json(tmp_path / "out" / "detections.json")
+    assert {row["category_id"] for row in written} - {1, 2, 3}
+    assert {row["category_id"] for row in written} <= {10, 20, 30}
+    assert {row["image_id"] for row in written} == {7}

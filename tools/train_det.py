@@ -52,7 +52,7 @@ def main(arguments: argparse.Namespace) -> int:
         name=Path(arguments.config).stem,
         work_dir=Path(arguments.work_dir),
         device=arguments.device,
-        resume=arguments.resume or (training.LATEST_IF_ANY if restarted else None),
+        resume=arguments.resume or (training.RESTARTED if restarted else None),
     )
     if not finished:
         logging.getLogger("trickstack").info("stopped; go on with the same command and --resume")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ from transfer.types import UserError
 
 logger = logging.getLogger("trickstack")
 
-LATEST_IF_ANY = "latest if any"
-"""For `resume`: go on with the latest run, or begin where there is none yet."""
+RESTARTED = "restarted by torchrun"
+"""For `resume`: go on with the run that the same torchrun began, or begin where it has saved nothing yet."""
+AGENT_FILE = ".torchrun"
+"""In a run directory: which torchrun began it."""
 
 
 def run(
@@ -45,7 +49,7 @@ def run(
         name: of the config.
         work_dir: holds the runs of all configs.
         device: "auto", "cpu", "cuda", "cuda:N".
-        resume: None for a new run, "latest" for the config's latest, LATEST_IF_ANY, or a checkpoint's path.
+        resume: None for a new run, "latest" for the config's latest, RESTARTED, or a checkpoint's path.
     Returns:
         Whether the run came to its end (False: interrupted).
     Raises:
@@ -64,6 +68,8 @@ def run(
             folder = new_run_directory(work_dir / name)  # only now: nothing is left of a run that could not start
         log_to(folder / "log.txt")
         write_text_atomically(folder / "config.json", to_json(config) + "\n")
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            write_text_atomically(folder / AGENT_FILE, _agent())
         logger.info(
             "run directory %s: %d images, %d iterations of %d, device %s",
             folder, len(data.train), started.total, started.per_epoch, here.device,
@@ -97,15 +103,33 @@ def _begin(config: Node, root: Path, resume: str | None, here: World) -> tuple[C
 
     A run goes on in its own folder from its last.pth; from any other checkpoint it branches off into a new one.
     """
-    if resume is None or (resume == LATEST_IF_ANY and not list(root.glob("*/last.pth"))):
+    if resume is None:
         return None, None
-    latest = resume in ("latest", LATEST_IF_ANY)
-    path = latest_run_directory(root) / "last.pth" if latest else Path(resume)
+    if resume == RESTARTED:
+        own = here.broadcast(_saved_by_this_agent(root) if here.is_main else None)  # other nodes cannot tell
+        if own is None:
+            return None, None
+        path = Path(own)
+    else:
+        path = latest_run_directory(root) / "last.pth" if resume == "latest" else Path(resume)
     checkpoint = load_checkpoint(path)
     check_same_config(config, checkpoint, path)
     logger.info("going on from %s", path)
     own = path.name == "last.pth" and path.resolve().parent.parent == root.resolve()
     return checkpoint, path.parent if own else None
+
+
+def _agent() -> str:
+    """The torchrun process that started this one: the same before and after a restart."""
+    return f"{socket.gethostname()} {os.getppid()}"
+
+
+def _saved_by_this_agent(root: Path) -> str | None:
+    """The last.pth of the run below `root` that this torchrun began; None where it saved nothing yet."""
+    for marker in sorted(root.glob(f"*/{AGENT_FILE}"), reverse=True):
+        if marker.read_text(encoding="utf-8") == _agent() and (marker.parent / "last.pth").is_file():
+            return str(marker.parent / "last.pth")
+    return None
 
 
 class _Pictures:
