@@ -99,7 +99,12 @@ def world(device_name: str = "auto") -> Iterator[World]:
         raise UserError(f"WORLD_SIZE={size} is set but RANK is not: start several processes with torchrun")
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(device_name, local_rank)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # A prefix of its own for each restart by torchrun: under torch 2.14 the addresses of the processes that died are
+    # found in the store otherwise, and gloo waits for them.
+    store, _, _ = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield World(rank, size, device)
     finally:
