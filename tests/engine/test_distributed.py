@@ -128,3 +128,13 @@ def test_devices_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="share one GPU"):
         choose_device("cuda:0")
+
+
+def test_every_buffer_comes_from_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda buffer, src: sent.append((id(buffer), src)))
+    norm = torch.nn.BatchNorm2d(3)
+    World(0, 1, torch.device("cpu")).share_buffers(norm)
+    assert not sent
+    World(1, 2, torch.device("cpu")).share_buffers(norm)
+    assert sent == [(id(buffer), 0) for buffer in (norm.running_mean, norm.running_var, norm.num_batches_tracked)]

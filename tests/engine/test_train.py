@@ -20,6 +20,7 @@ from toy_task import ALONE, Result, ToyTask, batch, gradient, toy_run
 
 from transfer.assemble import build_run
 from transfer.engine.checkpoint import load_checkpoint
+from transfer.engine.distributed import World
 from transfer.engine.hooks import CheckpointKeeper, MetricsFile
 from transfer.engine.settings import TrainingSettings
 from transfer.engine.train import Evaluation, Event, Run, Saving, Step, train
@@ -220,6 +221,42 @@ def test_an_infinite_loss_in_a_later_micro_batch_changes_no_weight() -> None:
     with pytest.raises(UserError, match=r"loss_square=inf.*image2.*image3"):
         train(run, no_evaluation, [])
     assert torch.equal(run.task.model.weight.detach(), before)
+
+
+def test_an_infinite_gradient_under_clipping_names_the_files_and_changes_no_weight() -> None:
+    run = toy_run(iterations=3, clip_norm=1.0)
+    before = run.task.model.weight.detach().clone()
+    run.task.model.weight.register_hook(lambda gradient: gradient * math.inf)  # the loss itself stays finite
+    with pytest.raises(UserError, match=r"iteration 0: a gradient is infinite.*image0.*image1.*lr"):
+        train(run, no_evaluation, [])
+    assert torch.equal(run.task.model.weight.detach(), before)
+    assert run.iteration == 0
+
+
+def test_an_evaluation_that_fails_costs_no_training() -> None:
+    def failing(model: nn.Module) -> list[Any]:
+        raise UserError("a broken test image")
+
+    run, events = toy_run(evaluate_every=0, checkpoint_every=0), Events()
+    with pytest.raises(UserError, match="broken test image"):
+        train(run, failing, [events])
+    assert [saving.checkpoint["iteration"] for saving in events.of(Saving)] == [8]
+    assert not events.of(Saving)[0].is_best
+
+
+@pytest.mark.parametrize("ema", [None, {"decay": 0.5}])
+def test_buffers_are_shared_before_each_evaluation(monkeypatch: pytest.MonkeyPatch, ema: dict[str, Any] | None) -> None:
+    order: list[tuple[str, nn.Module]] = []
+    monkeypatch.setattr(World, "share_buffers", lambda world, module: order.append(("share", module)))
+    run = toy_run(ema=ema)
+
+    def evaluate(model: nn.Module) -> list[Any]:
+        order.append(("evaluate", model))
+        return [Result(0.5)]
+
+    assert train(run, evaluate, [])
+    measured = run.task.model if run.ema is None else run.ema.module
+    assert order == [("share", measured), ("evaluate", measured)] * 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
