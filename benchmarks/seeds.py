@@ -43,7 +43,7 @@ def run_arms(arms: Sequence[Arm], options: argparse.Namespace) -> dict[str, dict
         arms: what to compare.
         options: as `options_parser` gives them.
     Returns:
-        Arm -> seed -> the figures of the first metric, and "minutes".
+        Arm -> seed -> the figures of all metrics (the first one's, where two share a name), and "minutes".
     """
     from transfer import training
     from transfer.assemble import set_data_root
@@ -72,7 +72,8 @@ def run_arms(arms: Sequence[Arm], options: argparse.Namespace) -> dict[str, dict
             done = _finished(root, config)
             assert done is not None
             results = json.loads(done.read_text())
-            values = {**results["metrics"][0]["values"], "minutes": results.get("minutes", float("nan"))}
+            values = {key: value for metric in reversed(results["metrics"]) for key, value in metric["values"].items()}
+            values["minutes"] = results.get("minutes", float("nan"))
             figures.setdefault(arm.name, {})[seed] = values
     return figures
 
