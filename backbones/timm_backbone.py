@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from backbones.contract import (
@@ -31,6 +32,9 @@ from backbones.weights import LoadReport, load_weights
 _FINEST_STRIDE = 4
 """The finest level returned unless finer ones are asked for: no head uses stride 1 or 2 and their maps are large."""
 
+_CLASSIFIER = "pre_logits"
+"""timm's name of VGG's two fully connected layers."""
+
 
 class TimmBackbone(Backbone):
     """A timm model as a backbone.
@@ -46,6 +50,8 @@ class TimmBackbone(Backbone):
             freezes the stem and 2 the stem and the first stage.
         norm: "batch", "frozen", "synchronized" or "group"; see `backbones.norms`.
         model_options: passed to timm, such as {"stem_type": "deep", "stem_width": 32, "zero_init_last": False}.
+        classifier_layers: keep the fully connected layers fc6 and fc7 of VGG's classifier, with their weights, to be
+            the tail of `split(16)`; nothing else uses them, and they are not trained before a split.
 
     Raises:
         BackboneError: unknown name or option, strides or weights the model does not have.
@@ -61,9 +67,12 @@ class TimmBackbone(Backbone):
         frozen_stages: int = 0,
         norm: str = "batch",
         model_options: Mapping[str, Any] | None = None,
+        classifier_layers: bool = False,
     ) -> None:
         _check_arguments(name, output_stride, norm)
         plan = plan_model(name, model_options or {}, output_stride)
+        if classifier_layers and f"{_CLASSIFIER}.fc1.weight" not in plan.full_shapes:
+            raise BackboneError(f"classifier_layers=True: only VGG has fully connected layers to keep, {name} has none")
         selected = _select(name, plan.strides, output_stride, out_strides)
         if not 0 <= frozen_stages <= len(plan.strides):
             raise BackboneError(
@@ -87,6 +96,7 @@ class TimmBackbone(Backbone):
         body = plan.create(name, selected)
         # Replaced before loading: a checkpoint of a group-norm network then fits, and its statistics are accounted for.
         self.body = apply_norm_policy(body, norm) if norm == "group" else body
+        self.classifier_layers = ClassifierLayers(plan.full_shapes) if classifier_layers else None
         if weights is not None:
             self._load(weights, plan)
         if norm != "group":
@@ -106,7 +116,8 @@ class TimmBackbone(Backbone):
             stride: the body ends with the first level of this stride; the tail holds the stages after it.
 
         Returns:
-            The body, a backbone of that one level, and the tail, which maps it to the last level.
+            The body, a backbone of that one level, and the tail, which maps it to the last level; with
+            classifier_layers, the tail maps regions of 7x7 cells to fc7.
 
         Raises:
             BackboneError: the model does not run layer by layer, or has no level to cut at.
@@ -125,7 +136,9 @@ class TimmBackbone(Backbone):
             )
         layers = OrderedDict(self.body.items())
         cut = list(layers).index(ends[level]) + 1
-        return self._split_body(level, list(layers.items())[:cut]), self._split_tail(stride, list(layers.items())[cut:])
+        rest = list(layers.items())[cut:]
+        tail = self._split_tail(stride, rest) if self.classifier_layers is None else self._classifier_tail(stride)
+        return self._split_body(level, list(layers.items())[:cut]), tail
 
     def _split_body(self, level: int, layers: list[tuple[str, nn.Module]]) -> Backbone:
         """The first part of a split, as a backbone of one level."""
@@ -160,14 +173,30 @@ class TimmBackbone(Backbone):
         )
         return tail.train(self.training)
 
+    def _classifier_tail(self, stride: int) -> Tail:
+        """fc6 and fc7 as the second part; a head that pools regions to 7x7 takes the place of the last max pooling."""
+        assert isinstance(self.classifier_layers, ClassifierLayers)
+        if stride != 16:
+            raise BackboneError(f"split(stride={stride}): {self.name} with classifier_layers=True is cut at 16")
+        self.classifier_layers.requires_grad_(True)
+        tail = Tail(
+            {"classifier_layers": self.classifier_layers},
+            channels=self.classifier_layers.fc2.out_channels,
+            stride=self.classifier_layers.cells,
+            norm=self.norm,
+        )
+        return tail.train(self.training)
+
     def _load(self, weights: str | Path, plan: TimmPlan) -> None:
         """Load weights and take over the input statistics they come with."""
+        network, full_names = self.body, plan.full_names
+        if self.classifier_layers is not None:
+            network = self
+            full_names = {f"body.{key}": full for key, full in full_names.items()}
+            for key in self.classifier_layers.state_dict():
+                full_names[f"classifier_layers.{key}"] = f"{_CLASSIFIER}.{key}"
         report = load_weights(
-            self.body,
-            weights,
-            architecture=self.name,
-            full_names=plan.full_names,
-            full_shapes=plan.full_shapes,
+            network, weights, architecture=self.name, full_names=full_names, full_shapes=plan.full_shapes
         )
         if report.mean is not None and report.std is not None:
             self.set_statistics(report.mean, report.std, report.interpolation)
@@ -182,7 +211,38 @@ class TimmBackbone(Backbone):
             # A parameter that gets no gradient would make DistributedDataParallel wait for it.
             if name in frozen or name not in used:
                 parameter.requires_grad_(False)
+        if self.classifier_layers is not None:
+            self.classifier_layers.requires_grad_(False)  # until a split gives them a use
         self.frozen_modules = tuple(f"body.{name}" for name in _wholly_inside(self.body, frozen))
+
+
+class ClassifierLayers(nn.Module):
+    """VGG's fc6 and fc7 with dropout, on regions in place of its last map.
+
+    Source: Simonyan and Zisserman 2014 (arXiv 1409.1556), section 3.1, for ReLU and the dropout of 0.5 behind both;
+    timm, from whose keys (`fc1`, `fc2`) they load, keeps them as convolutions and leaves dropout out by default.
+
+    Args:
+        full_shapes: state of timm's VGG.
+    """
+
+    def __init__(self, full_shapes: Mapping[str, torch.Size]) -> None:
+        super().__init__()
+        hidden, channels, self.cells, _ = full_shapes[f"{_CLASSIFIER}.fc1.weight"]
+        width = full_shapes[f"{_CLASSIFIER}.fc2.weight"][0]
+        self.fc1 = nn.Conv2d(channels, hidden, self.cells)
+        self.fc2 = nn.Conv2d(hidden, width, 1)
+        self.dropout = nn.Dropout(0.5)
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Regions [R, C, 7, 7] -> [R, 4096, 1, 1]."""
+        if regions.shape[2:] != (self.cells, self.cells):
+            height, width = regions.shape[2:]
+            raise BackboneError(f"regions of {height}x{width} cells; fc6 of VGG reads {self.cells}x{self.cells}")
+        return self.dropout(self.fc2(self.dropout(self.fc1(regions).relu())).relu())
 
 
 def _check_arguments(name: str, output_stride: int, norm: str) -> None:

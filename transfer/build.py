@@ -45,6 +45,8 @@ TRUSTED_MODULES = (
 
 TRUSTED_FUNCTIONS = (
     "transfer.heads.faster_rcnn.faster_rcnn_fpn",
+    "transfer.heads.c4.faster_rcnn_c4",
+    "transfer.heads.dilated_c5.faster_rcnn_c5",
     *(
         f"transfer.augment.presets.{name}"
         for name in ("two_stage_train", "two_stage_test", "square_train", "square_test", "one_stage_train")
@@ -88,7 +90,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Node:
         raw = Config.fromfile(str(path), lazy_import=True)._to_lazy_dict()
     except Exception as error:  # the file is a program: whatever it raises is a mistake in it
         raise UserError(f"config {path}: {type(error).__name__}: {error}") from error
-    config = {key: _plain(value, key, f"config {path}") for key, value in raw.items() if not key.startswith("_")}
+    config = {key: as_plain_node(value, key, f"config {path}") for key, value in raw.items() if not key.startswith("_")}
     unknown = [f"{key!r}{nearest(key, TOP_LEVEL)}" for key in config if key not in TOP_LEVEL]
     missing = [f"{key!r} ({TOP_LEVEL[key]})" for key in TOP_LEVEL if key not in config]
     if unknown or missing:
@@ -108,12 +110,20 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Node:
     return config
 
 
-def _plain(value: Any, where: str, source: str) -> Any:
-    """The value with classes as dotted names; tuples become lists, as they do in JSON; `source` begins messages."""
+def as_plain_node(value: Any, where: str, source: str) -> Any:
+    """A config's value as plain types: classes become dotted names, tuples lists, as in JSON.
+
+    Args:
+        value: what stands in the config.
+        where: its dotted key, for messages.
+        source: begins messages.
+    Raises:
+        UserError: what has no plain form.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}.{key}", source) for key, item in value.items()}
+        return {str(key): as_plain_node(item, f"{where}.{key}", source) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{where}[{i}]", source) for i, item in enumerate(value)]
+        return [as_plain_node(item, f"{where}[{i}]", source) for i, item in enumerate(value)]
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     if isinstance(value, Path):
@@ -123,7 +133,7 @@ def _plain(value: Any, where: str, source: str) -> Any:
         if where.endswith(".type"):
             return f"{module}.{name}"
         try:  # a constant
-            return _plain(getattr(importlib.import_module(module), name), where, source)
+            return as_plain_node(getattr(importlib.import_module(module), name), where, source)
         except (ImportError, AttributeError) as error:
             raise UserError(f"{source}: {where}: {error}") from error
     if inspect.isclass(value) or inspect.isfunction(value):
@@ -155,7 +165,7 @@ def apply_override(config: Node, override: str) -> None:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    value = _plain(value, key, f"override {override!r}")
+    value = as_plain_node(value, key, f"override {override!r}")
     node: Any = config
     parts = key.split(".")
     for depth, part in enumerate(parts):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -113,6 +116,7 @@ def test_levels_behind_the_last_one_asked_for_are_not_built() -> None:
         ({"name": "resnet10t", "frozen_stages": 6}, "frozen_stages=6.*0 to 5"),
         ({"name": "resnet10t", "model_options": {"stem_typ": "deep"}}, "model_options=.*'stem_typ'"),
         ({"name": "mixer_s32_224"}, "mixer_s32_224.*any size"),
+        ({"name": "resnet10t", "classifier_layers": True}, "classifier_layers=True: only VGG.*resnet10t has none"),
     ],
 )
 def test_mistakes_are_named_with_their_remedy(arguments: dict, words: str) -> None:
@@ -185,6 +189,94 @@ def test_networks_that_cannot_be_split_say_which_can() -> None:
         TimmBackbone("mobilenetv3_small_050").split(16)
     with pytest.raises(BackboneError, match="can be cut at 4, 8, 16"):
         TimmBackbone("resnet10t").split(32)
+
+
+# ---- fc6 and fc7 of VGG ----
+
+
+def test_vgg19_with_its_classifier_layers_has_all_parameters_but_the_last_layer_s() -> None:
+    with torch.device("meta"):
+        backbone = TimmBackbone("vgg19", classifier_layers=True)
+        body, tail = backbone.split(16)
+        assert tail(torch.empty(5, 512, 7, 7, device="meta")).shape == (5, 4096, 1, 1)
+    assert (body.strides, body.channels, tail.channels) == ((16,), (512,), 4096)
+    # VGG-19 has 143,667,240 parameters, 4,097,000 of them in its last layer.
+    assert sum(p.numel() for part in (body, tail) for p in part.parameters()) == 143_667_240 - 4_097_000
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in body.modules()) == 16
+    assert (
+        sum(isinstance(layer, torch.nn.MaxPool2d) for layer in body.modules()) == 4
+    )  # the fifth is the head's RoIAlign
+
+
+@pytest.fixture(scope="module")
+def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """Weights of a whole classifier in timm's names, as a file and as they are."""
+    torch.manual_seed(3)
+    state = timm.create_model("vgg11", **SMALL_VGG).state_dict()
+    path = tmp_path_factory.mktemp("vgg") / "vgg11.pth"
+    torch.save(state, path)
+    return path, state
+
+
+def test_weights_reach_fc6_and_fc7(vgg_file: tuple[Path, dict[str, Tensor]]) -> None:
+    path, state = vgg_file
+    backbone = TimmBackbone("vgg11", weights=path, model_options=SMALL_VGG, classifier_layers=True)
+    loaded = backbone.state_dict()
+    for ours, theirs in (
+        ("classifier_layers.fc1.weight", "pre_logits.fc1.weight"),
+        ("classifier_layers.fc2.bias", "pre_logits.fc2.bias"),
+        ("classifier_layers.fc2.weight", "pre_logits.fc2.weight"),
+        ("body.features_18.weight", "features.18.weight"),
+    ):
+        assert torch.equal(loaded[ours], state[theirs])
+    report = backbone.load_report
+    assert report is not None
+    assert set(report.matched) == set(loaded)
+    assert report.dropped_head == ("head.fc.weight", "head.fc.bias")
+    assert not report.unused
+    assert not report.missing
+
+
+def test_a_trained_detector_s_fc6_and_fc7_load_from_beside_its_body(
+    vgg_file: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    source = TimmBackbone("vgg11", weights=vgg_file[0], model_options=SMALL_VGG, classifier_layers=True)
+    body, tail = source.split(16)
+    detector = torch.nn.ModuleDict({"backbone": body, "box_head": torch.nn.ModuleDict({"tail": tail})})
+    torch.save(detector.state_dict(), tmp_path / "detector.pth")
+    torch.manual_seed(4)
+    again = TimmBackbone("vgg11", weights=tmp_path / "detector.pth", model_options=SMALL_VGG, classifier_layers=True)
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in again.state_dict().items())
+    assert again.load_report is not None
+    assert not again.load_report.unused
+
+
+def test_a_file_without_fc6_and_fc7_says_so(
+    vgg_file: tuple[Path, dict[str, Tensor]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, state = vgg_file
+    torch.save({key: value for key, value in state.items() if not key.startswith("pre_logits")}, tmp_path / "cut.pth")
+    with caplog.at_level(logging.WARNING):
+        backbone = TimmBackbone("vgg11", weights=tmp_path / "cut.pth", model_options=SMALL_VGG, classifier_layers=True)
+    assert backbone.load_report is not None
+    assert set(backbone.load_report.missing) == {
+        f"classifier_layers.fc{n}.{x}" for n in (1, 2) for x in ("weight", "bias")
+    }
+    assert "left random: classifier_layers.fc1.weight" in caplog.text
+
+
+def test_classifier_layers_learn_only_behind_a_split_and_only_at_stride_16() -> None:
+    with torch.device("meta"):
+        backbone = TimmBackbone("vgg11", model_options=SMALL_VGG, classifier_layers=True)
+        assert not any(p.requires_grad for p in backbone.classifier_layers.parameters())
+        plain = TimmBackbone("vgg11", model_options=SMALL_VGG)
+        with pytest.raises(BackboneError, match=r"split\(stride=8\).*cut at 16"):
+            backbone.split(8)
+        _, tail = backbone.split(16)
+        assert all(p.requires_grad for p in tail.parameters())
+        with pytest.raises(BackboneError, match="14x14 cells; fc6 of VGG reads 7x7"):
+            tail(torch.empty(1, 512, 14, 14, device="meta"))
+        assert not list(plain.split(16)[1].parameters())  # the last pooling alone
 
 
 def test_autocast_keeps_float32_at_the_input() -> None:

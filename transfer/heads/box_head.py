@@ -1,7 +1,7 @@
 """The second stage of Faster R-CNN: regions of interest, the box head and its criterion.
 
 Source: Fast R-CNN (Girshick 2015), RoIAlign (He et al. 2017), level assignment of FPN (Lin et al. 2017, equation 1).
-The background is class K, behind the K classes; box deltas are one set a class.
+The background is class K, behind the K classes; box deltas are one set a class, or one set for all.
 
 Deviations from Fast R-CNN: negatives are all regions of IoU below 0.5 (not 0.1 to 0.5), and smooth L1 turns linear at
 1/9 (not 1), both as in the authors' later code and in torchvision.
@@ -25,7 +25,10 @@ from transfer.ops.sampling import sample_balanced
 from transfer.ops.world import mean_over_processes
 from transfer.types import Target, UserError, is_number
 
-PROPOSAL_CODE = (10.0, 10.0, 5.0, 5.0)
+BoxCode = tuple[float, float, float, float]
+"""Factors of a box's deltas (dx, dy, dw, dh); see `transfer.ops.boxes.encode_boxes`."""
+
+PROPOSAL_CODE: BoxCode = (10.0, 10.0, 5.0, 5.0)
 BACKGROUND = -1
 """Label of a region that is none of the classes, before the head gives the background its place."""
 
@@ -65,17 +68,23 @@ class PyramidRoIAlign(nn.Module):
         """
         images = torch.cat([x.new_full((len(x), 1), float(i)) for i, x in enumerate(boxes)])
         regions = torch.cat([images, torch.cat(list(boxes))], dim=1)  # [R, 5]
+        if len(self.strides) == 1:  # no copies of what is large here: 128 regions of C4 take 100 MB
+            return self._read(maps[0], regions, self.strides[0])
         levels = self.levels(regions[:, 1:])
         size = self.output_size
         pooled = maps[0].new_zeros((len(regions), maps[0].shape[1], size, size))
         for level, stride in enumerate(self.strides):
             chosen = torch.nonzero(levels == level).flatten()
-            # In float32 also under autocast: half precision would move a corner at 777 px by more than a pixel.
-            features = roi_align(
-                maps[level].float(), regions[chosen].float(), size, 1 / stride, self.sampling_ratio, aligned=True
-            )
-            pooled = pooled.index_copy(0, chosen, features.to(pooled.dtype))
+            pooled = pooled.index_copy(0, chosen, self._read(maps[level], regions[chosen], stride))
         return pooled
+
+    def _read(self, features: Tensor, regions: Tensor, stride: int) -> Tensor:
+        """Regions [R, 5] of one map, [R, C, output_size, output_size]."""
+        # In float32 also under autocast: half precision would move a corner at 777 px by more than a pixel.
+        pooled = roi_align(
+            features.float(), regions.float(), self.output_size, 1 / stride, self.sampling_ratio, aligned=True
+        )
+        return pooled.to(features.dtype)
 
 
 class TwoLayerHead(nn.Module):
@@ -89,6 +98,7 @@ class TwoLayerHead(nn.Module):
 
     def __init__(self, channels: int, cells: int, *, width: int = 1024) -> None:
         super().__init__()
+        self.channels, self.cells, self.width = channels, cells, width
         self.layers = nn.Sequential(
             nn.Flatten(), nn.Linear(channels * cells * cells, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
         )
@@ -97,7 +107,10 @@ class TwoLayerHead(nn.Module):
                 # He et al. 2015: torch's default for linear layers shrinks what passes two of them with ReLU sixfold.
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
-        self.width = width
+
+    def another(self) -> TwoLayerHead:
+        """A head of the same shape with random values of its own."""
+        return TwoLayerHead(self.channels, self.cells, width=self.width)
 
     def forward(self, regions: Tensor) -> Tensor:
         """Args: regions [R, C, cells, cells]. Returns: [R, width]."""
@@ -110,21 +123,23 @@ class BoxPredictor(nn.Module):
     Args:
         width: of the features.
         num_classes: K, without the background.
+        class_agnostic: one set of deltas for all classes instead of one a class.
     """
 
-    def __init__(self, width: int, num_classes: int) -> None:
+    def __init__(self, width: int, num_classes: int, *, class_agnostic: bool = False) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.width, self.num_classes = width, num_classes
+        self.delta_sets = 1 if class_agnostic else num_classes
         self.logits = nn.Linear(width, num_classes + 1)
-        self.deltas = nn.Linear(width, num_classes * 4)
+        self.deltas = nn.Linear(width, self.delta_sets * 4)
         nn.init.normal_(self.logits.weight, std=0.01)
         nn.init.normal_(self.deltas.weight, std=0.001)
         nn.init.zeros_(self.logits.bias)
         nn.init.zeros_(self.deltas.bias)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: features [R, width]. Returns: logits [R, K + 1] with the background last, deltas [R, K, 4]."""
-        return self.logits(features), self.deltas(features).view(-1, self.num_classes, 4)
+        """Args: features [R, width]. Returns: logits [R, K + 1], background last, and deltas [R, K or 1, 4]."""
+        return self.logits(features), self.deltas(features).view(-1, self.delta_sets, 4)
 
 
 @dataclass(slots=True)
@@ -143,17 +158,17 @@ class RegionSampler:
     """The proposals a box head learns from, and what it learns.
 
     Args:
-        count: regions an image.
+        count: regions an image; None: all that are positive or negative, whatever their shares.
         positive_fraction: share of positives at the most.
         iou: from which on a region is positive; below, it is negative.
         difficult: "ignore", "train" or "drop"; see `transfer.ops.matching.truth_for_training`.
     """
 
     def __init__(
-        self, *, count: int = 512, positive_fraction: float = 0.25, iou: float = 0.5, difficult: str = "ignore"
+        self, *, count: int | None = 512, positive_fraction: float = 0.25, iou: float = 0.5, difficult: str = "ignore"
     ) -> None:
         problems = []
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if count is not None and (type(count) is not int or count < 1):
             problems.append(f"rois={count!r} must be a whole number above 0")
         if not is_number(positive_fraction) or not 0 < positive_fraction <= 1:
             problems.append(f"roi_positive_fraction={positive_fraction!r} must be a number in (0, 1]")
@@ -180,7 +195,10 @@ class RegionSampler:
             candidates = torch.cat([image_proposals, truth.boxes])
             matches = match(candidates, truth, high=self.iou, low=self.iou)
             positives, negatives = sample_balanced(
-                matches, count=self.count, positive_fraction=self.positive_fraction, seed=target.seed ^ 1
+                matches,
+                count=len(candidates) if self.count is None else self.count,
+                positive_fraction=1.0 if self.count is None else self.positive_fraction,
+                seed=target.seed ^ 1,
             )
             matched = matches[positives]
             regions.append(candidates[torch.cat([positives, negatives])])
@@ -216,15 +234,22 @@ class BoxCriterion:
         self.label_smoothing, self.smoothing_form, self.beta = label_smoothing, smoothing_form, beta
 
     def __call__(
-        self, logits: Tensor, deltas: Tensor, regions: Sequence[Tensor], targets: RegionTargets
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        regions: Sequence[Tensor],
+        targets: RegionTargets,
+        *,
+        code: BoxCode = PROPOSAL_CODE,
     ) -> tuple[Tensor, Tensor]:
         """The two losses of a batch.
 
         Args:
             logits: [R, K + 1], background last.
-            deltas: [R, K, 4].
+            deltas: [R, K, 4], or [R, 1, 4]: one set for all classes.
             regions: [R_b, 4] an image; R over all images.
             targets: of the R regions.
+            code: of the deltas.
         Returns:
             Class loss and box loss, scalars.
         """
@@ -242,8 +267,9 @@ class BoxCriterion:
         positive = torch.nonzero(targets.labels != BACKGROUND).flatten()
         box_loss = deltas.sum() * 0  # keeps the graph where nothing is positive
         if len(positive):
-            wanted = encode_boxes(targets.boxes, torch.cat(list(regions))[positive], PROPOSAL_CODE)
-            predicted = deltas[positive, targets.labels[positive]]
+            wanted = encode_boxes(targets.boxes, torch.cat(list(regions))[positive], code)
+            which = targets.labels[positive].clamp(max=deltas.shape[1] - 1)  # 0 where there is one set for all classes
+            predicted = deltas[positive, which]
             distance = F.smooth_l1_loss(predicted, wanted, beta=self.beta, reduction="none").sum(dim=1)
             box_loss = box_loss + (distance * targets.weights[positive]).sum()
         return class_loss / normalizer, box_loss / normalizer

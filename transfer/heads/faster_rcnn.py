@@ -1,12 +1,14 @@
 """Faster R-CNN: the model, its criterion, its postprocess, and `faster_rcnn_fpn`, which joins them to a backbone.
 
-Source: Faster R-CNN (Ren et al. 2015) with FPN (Lin et al. 2017).
+Source: Faster R-CNN (Ren et al. 2015) with FPN (Lin et al. 2017). The other ways to join it to a backbone are in `c4`
+and `dilated_c5`; `cascade` puts several second stages in a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from backbones.contract import Backbone
 from transfer.heads.box_head import (
     PROPOSAL_CODE,
+    BoxCode,
     BoxCriterion,
     BoxPredictor,
     PyramidRoIAlign,
@@ -23,10 +26,11 @@ from transfer.heads.box_head import (
     TwoLayerHead,
 )
 from transfer.heads.fpn import FPN
-from transfer.heads.rpn import Proposer, RPNCriterion, RPNHead
+from transfer.heads.rpn import Proposer, RPNCriterion, RPNHead, propose
 from transfer.ops.anchors import AnchorGenerator
 from transfer.ops.boxes import clip_boxes, decode_boxes
 from transfer.ops.nms import nms_within_groups
+from transfer.ops.soft_nms import soft_nms_within_groups
 from transfer.types import Prediction, Size, Target, UserError, is_number
 
 
@@ -45,9 +49,11 @@ class FasterRCNNOutput:
     class_logits: Tensor
     """[R, K + 1], background last, images one after another."""
     box_deltas: Tensor
-    """[R, K, 4]."""
+    """[R, K, 4], or [R, 1, 4]: one set for all classes."""
     region_targets: RegionTargets | None
     """What the regions are to be taught; None in test."""
+    box_code: BoxCode = PROPOSAL_CODE
+    """Of the box deltas."""
 
 
 class FasterRCNN(nn.Module):
@@ -93,18 +99,22 @@ class FasterRCNN(nn.Module):
             targets: given in training, to sample regions; read for nothing else.
         """
         maps = self.neck(self.backbone(images))
-        level_logits, level_deltas = self.rpn_head(maps)
-        map_sizes = [(int(x.shape[2]), int(x.shape[3])) for x in maps]
-        anchors = self.anchor_generator(map_sizes, images.device)
-        regions = self.proposer(level_logits, level_deltas, anchors, sizes, targets is not None)
-        region_targets = None
+        rpn = propose(
+            maps,
+            sizes,
+            head=self.rpn_head,
+            anchor_generator=self.anchor_generator,
+            proposer=self.proposer,
+            training=targets is not None,
+        )
+        regions, region_targets = rpn.proposals, None
         if targets is not None:
             regions, region_targets = self.sampler(regions, targets)
         class_logits, box_deltas = self.predictor(self.box_head(self.roi_pool(maps, regions)))
         return FasterRCNNOutput(
-            objectness=torch.cat(level_logits, dim=1),
-            anchor_deltas=torch.cat(level_deltas, dim=1),
-            anchors=torch.cat(anchors),
+            objectness=rpn.objectness,
+            anchor_deltas=rpn.deltas,
+            anchors=rpn.anchors,
             regions=regions,
             class_logits=class_logits,
             box_deltas=box_deltas,
@@ -123,8 +133,13 @@ class FasterRCNNCriterion:
     def __init__(self, *, rpn: RPNCriterion, box: BoxCriterion) -> None:
         self.rpn, self.box = rpn, box
 
-    def check_model(self, model: FasterRCNN) -> None:
-        """Raises: UserError where the two stages would treat difficult boxes differently."""
+    def check_model(self, model: nn.Module) -> None:
+        """Raises: UserError where the model is of another kind, or its stages treat difficult boxes differently."""
+        if not isinstance(model, FasterRCNN):
+            raise UserError(
+                f"criterion: FasterRCNNCriterion does not fit a {type(model).__name__}; one with model.cascade needs "
+                "transfer.heads.cascade.CascadeCriterion"
+            )
         if model.sampler.difficult != self.rpn.difficult:
             raise UserError(
                 f"model.difficult={model.sampler.difficult!r} and criterion.rpn.difficult={self.rpn.difficult!r}: "
@@ -149,9 +164,12 @@ class FasterRCNNPostprocess:
 
     Args:
         score_threshold: detections of this score or less are dropped.
-        nms_iou: suppression threshold within a class.
+        nms_iou: overlap within a class above which a detection is suppressed ("hard") or loses score ("linear").
         max_detections: an image.
         min_side: a detection with a shorter side is dropped, in pixels of the network's input.
+        nms: "hard", or the soft forms "linear" and "gaussian"; see `transfer.ops.soft_nms`. Those go on from a score
+            threshold of 0.001 in their paper: at a higher one, what has lost score is dropped again.
+        sigma: how far the gaussian form reaches, above 0.
     """
 
     def __init__(
@@ -161,6 +179,8 @@ class FasterRCNNPostprocess:
         nms_iou: float = 0.5,
         max_detections: int = 100,
         min_side: float = 1.0,
+        nms: Literal["hard", "linear", "gaussian"] = "hard",
+        sigma: float = 0.5,
     ) -> None:
         problems = [
             f"{name}={value!r} must be a number in [0, 1]"
@@ -169,28 +189,50 @@ class FasterRCNNPostprocess:
         ]
         if not isinstance(max_detections, int) or max_detections < 1:
             problems.append(f"max_detections={max_detections!r} must be a whole number above 0")
+        if nms not in ("hard", "linear", "gaussian"):
+            problems.append(f"nms={nms!r} is none of hard, linear, gaussian")
+        if not is_number(sigma) or sigma <= 0:
+            problems.append(f"sigma={sigma!r} must be a number above 0")
         if problems:
             raise UserError("FasterRCNNPostprocess: " + "; ".join(problems))
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
-        self.max_detections, self.min_side = max_detections, min_side
+        self.max_detections, self.min_side, self.nms, self.sigma = max_detections, min_side, nms, sigma
 
     @torch.no_grad()
     def __call__(self, output: FasterRCNNOutput, targets: Sequence[Target]) -> list[Prediction]:
         """Args: the model's output in test; targets for sizes and scales only. Returns: one prediction an image."""
         counts = [len(regions) for regions in output.regions]
         logits, deltas = output.class_logits.float().split(counts), output.box_deltas.split(counts)
-        return [self._image(*parts) for parts in zip(output.regions, logits, deltas, targets)]
+        parts = zip(output.regions, logits, deltas, targets)
+        return [self._image(*of_image, code=output.box_code) for of_image in parts]
 
-    def _image(self, regions: Tensor, logits: Tensor, deltas: Tensor, target: Target) -> Prediction:
+    def _image(self, regions: Tensor, logits: Tensor, deltas: Tensor, target: Target, *, code: BoxCode) -> Prediction:
         scores = F.softmax(logits, dim=1)[:, :-1]  # [R, K]: the background goes
-        boxes = clip_boxes(decode_boxes(deltas, regions, PROPOSAL_CODE), target.size)  # [R, K, 4]
+        boxes = clip_boxes(decode_boxes(deltas, regions, code), target.size)  # [R, K or 1, 4]
+        boxes = boxes.expand(-1, scores.shape[1], -1)  # [R, K, 4]
         wide = ((boxes[..., 2:] - boxes[..., :2]) >= self.min_side).all(dim=-1)
         region, label = torch.nonzero((scores > self.score_threshold) & wide, as_tuple=True)
         boxes, scores = boxes[region, label], scores[region, label]
-        kept = nms_within_groups(boxes, scores, label, iou_threshold=self.nms_iou, limit=self.max_detections)
+        kept, scores = self._suppress(boxes, scores, label)
         scale_y, scale_x = target.scale
         original = boxes[kept] / boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
-        return Prediction(clip_boxes(original, target.original_size), scores[kept], label[kept])
+        return Prediction(clip_boxes(original, target.original_size), scores, label[kept])
+
+    def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices of the detections that stay, best first, and their scores."""
+        if self.nms == "hard":
+            kept = nms_within_groups(boxes, scores, labels, iou_threshold=self.nms_iou, limit=self.max_detections)
+            return kept, scores[kept]
+        return soft_nms_within_groups(
+            boxes,
+            scores,
+            labels,
+            method=self.nms,
+            iou_threshold=self.nms_iou,
+            sigma=self.sigma,
+            score_threshold=self.score_threshold,
+            limit=self.max_detections,
+        )
 
 
 def faster_rcnn_fpn(
@@ -210,7 +252,8 @@ def faster_rcnn_fpn(
     roi_cells: int = 7,
     roi_canonical_side: float = 224.0,
     difficult: str = "ignore",
-) -> FasterRCNN:
+    cascade: Callable[[FasterRCNN], nn.Module] | None = None,
+) -> nn.Module:
     """Faster R-CNN with a feature pyramid on any backbone.
 
     Args:
@@ -229,15 +272,14 @@ def faster_rcnn_fpn(
         roi_cells: cells a side of a pooled region.
         roi_canonical_side: pixels; a region of this side is read from the level of stride 16. Less suits small images.
         difficult: policy on difficult boxes in the sampling of regions; give the RPN's criterion the same.
+        cascade: `transfer.heads.cascade.Cascade` makes several second stages of the one; None: one.
+    Returns:
+        A `FasterRCNN`, or what `cascade` makes of it.
     """
-    if num_classes < 1:
-        raise UserError(f"num_classes={num_classes}: a detector needs at least one class")
-    for name, value in (("width", width), ("head_width", head_width), ("roi_cells", roi_cells)):
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"model.{name}={value!r} must be a whole number above 0")
+    check_sizes(num_classes, width=width, head_width=head_width, roi_cells=roi_cells)
     neck = FPN(backbone.channels, backbone.strides, width=width, norm=fpn_norm)
     generator = AnchorGenerator(neck.strides, scales=anchor_scales, ratios=anchor_ratios)
-    return FasterRCNN(
+    detector = FasterRCNN(
         backbone=backbone,
         neck=neck,
         anchor_generator=generator,
@@ -248,3 +290,17 @@ def faster_rcnn_fpn(
         box_head=TwoLayerHead(width, roi_cells, width=head_width),
         predictor=BoxPredictor(head_width, num_classes),
     )
+    return detector if cascade is None else cascade(detector)
+
+
+def check_sizes(num_classes: int, **sizes: int | None) -> None:
+    """Raises: UserError naming every argument of a builder that is no whole number above 0; None is a builder's own."""
+    problems = [
+        f"model.{name}={value!r} must be a whole number above 0"
+        for name, value in sizes.items()
+        if value is not None and (type(value) is not int or value < 1)
+    ]
+    if num_classes < 1:
+        problems.append(f"num_classes={num_classes}: a detector needs at least one class")
+    if problems:
+        raise UserError("; ".join(problems))

@@ -9,11 +9,13 @@ sampled anchors, as in the authors' code.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transfer.ops.anchors import AnchorGenerator
 from transfer.ops.boxes import centred_outside, clip_boxes, decode_boxes, encode_boxes
 from transfer.ops.matching import NEITHER, check_difficult, match, truth_for_training
 from transfer.ops.nms import nms_within_groups
@@ -30,13 +32,15 @@ class RPNHead(nn.Module):
     Args:
         width: channels of the maps.
         anchors_per_cell: A.
+        hidden: channels of the 3x3 convolution's output; None: as many as the maps have.
     """
 
-    def __init__(self, width: int, anchors_per_cell: int) -> None:
+    def __init__(self, width: int, anchors_per_cell: int, *, hidden: int | None = None) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-        self.objectness = nn.Conv2d(width, anchors_per_cell, 1)
-        self.deltas = nn.Conv2d(width, 4 * anchors_per_cell, 1)
+        hidden = hidden or width
+        self.conv = nn.Conv2d(width, hidden, 3, padding=1)
+        self.objectness = nn.Conv2d(hidden, anchors_per_cell, 1)
+        self.deltas = nn.Conv2d(hidden, 4 * anchors_per_cell, 1)
         for layer in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -76,6 +80,8 @@ class Proposer:
         ]
         if not is_number(nms_iou) or not 0 < nms_iou <= 1:
             problems.append(f"proposal_nms_iou={nms_iou!r} must be a number in (0, 1]")
+        if not is_number(min_side) or min_side < 0:
+            problems.append(f"proposal_min_side={min_side!r} must be a number of pixels, 0 or more")
         if problems:
             raise UserError("proposals of the RPN: " + "; ".join(problems))
         self.before_nms, self.after_nms, self.nms_iou, self.min_side = before_nms, after_nms, nms_iou, min_side
@@ -119,6 +125,45 @@ class Proposer:
             )
             proposals.append(image_boxes[survivors])
         return proposals
+
+
+@dataclass(slots=True)
+class RPNOutput:
+    """What the first stage gives, over all levels."""
+
+    objectness: Tensor
+    """[B, N] logits."""
+    deltas: Tensor
+    """[B, N, 4]."""
+    anchors: Tensor
+    """[N, 4]."""
+    proposals: list[Tensor]
+    """[P_b, 4] an image, best first, without gradient."""
+
+
+def propose(
+    maps: Sequence[Tensor],
+    sizes: Sequence[Size],
+    *,
+    head: nn.Module,
+    anchor_generator: AnchorGenerator,
+    proposer: Proposer,
+    training: bool,
+) -> RPNOutput:
+    """The first stage of a detector.
+
+    Args:
+        maps: [B, C, H_i, W_i] of each level.
+        sizes: (height, width) of each image's valid part.
+        head: gives logits and deltas of each level.
+        anchor_generator: of the levels' strides.
+        proposer: turns those into proposals.
+        training: which of the proposer's limits hold.
+    """
+    logits, deltas = head(maps)
+    anchors = anchor_generator([(int(x.shape[2]), int(x.shape[3])) for x in maps], maps[0].device)
+    proposals = proposer(logits, deltas, anchors, sizes, training)
+    return RPNOutput(torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(anchors), proposals)
 
 
 class RPNCriterion:
