@@ -48,6 +48,8 @@ class Request(NamedTuple):
     size: Size | None = None
     """The shape the image must come out in, or None: the augmentation decides."""
     mix: Mix | None = None
+    partners: tuple[int, ...] = ()
+    """The other images of a mosaic; none: no mosaic."""
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class Record:
     labels: np.ndarray
     """[N] int64."""
     difficult: np.ndarray
-    """[N] bool: VOC's flag; always False for COCO."""
+    """[N] bool: VOC's flag; for COCO a key of its own, mostly absent."""
     crowd: np.ndarray
     """[N] bool: COCO's iscrowd; always False for VOC."""
     areas: np.ndarray

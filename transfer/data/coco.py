@@ -2,7 +2,8 @@
 
 Source: Lin et al. 2014, Microsoft COCO (arXiv 1405.0312), and the format description on its site. Boxes are
 (x, y, width, height) there and become (x, y, x + width, y + height). Image ids, category ids and areas are kept as
-stated, so results can be scored against the same file; crowd regions keep their flag. Masks are not read.
+stated, so results can be scored against the same file; crowd regions keep their flag. The format has no place for VOC's
+difficult objects: a key "difficult" of 1, as `tools/convert_data.py` writes it, is read as that. Masks are not read.
 
 The file is checked before use, entry by entry: wrong types, unknown or repeated ids, boxes that are not four finite
 numbers, and file names that lead out of the folder end in one error that lists them.
@@ -17,13 +18,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
+from transfer.data.listing import find_name
 from transfer.data.table import TableDataset
-from transfer.data.table_builder import Box, TableBuilder
+from transfer.data.table_builder import Box, Origin, TableBuilder, UnusableFile
 from transfer.types import Size, UserError
 
 _LOGGER = logging.getLogger(__name__)
 _SHOWN = 10
 _LARGEST = 1e12
+_UNOWNED = " is not among the images"
 
 
 class COCODataset(TableDataset):
@@ -65,6 +68,7 @@ class COCODataset(TableDataset):
             rename=rename,
             name_order=[categories[key] for key in sorted(categories)],
         )
+        builder.origins.append(Origin("coco", folder, path, folder))
         reader = _Reader(builder, folder, categories)
         reader.read_images(content["images"])
         reader.read_annotations(content["annotations"])
@@ -86,10 +90,11 @@ def _load(path: Path) -> dict[str, list[Any]]:
     except OSError as error:
         raise UserError(f"annotations is {str(path)!r}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON or bad UTF-8
-        raise UserError(f"{path}: is not JSON: {error}") from None
+        raise UnusableFile(f"{path}: is not JSON: {error}", code="json-unreadable", file=str(path)) from None
     keys = ("images", "annotations", "categories")
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not an object with {', '.join(keys)}")
+        message = f"{path}: holds a {type(content).__name__}, not an object with {', '.join(keys)}"
+        raise UnusableFile(message, code="json-unreadable", file=str(path))
     wrong = [
         f"{key!r} is missing" if key not in content else f"{key!r} is a {type(content[key]).__name__}, not a list"
         for key in keys
@@ -99,7 +104,8 @@ def _load(path: Path) -> dict[str, list[Any]]:
         hint = ""
         if "annotations" not in content and "images" in content:
             hint = ". Files of test images carry no boxes and cannot be trained or scored on"
-        raise UserError(f"{path}: is not a COCO instances file: {'; '.join(wrong)}{hint}")
+        message = f"{path}: is not a COCO instances file: {'; '.join(wrong)}{hint}"
+        raise UnusableFile(message, code="json-unreadable", file=str(path))
     return content
 
 
@@ -128,7 +134,8 @@ def _categories(path: Path, entries: Sequence[Any]) -> dict[int, str]:
     if problems:
         shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN])
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise UserError(f"{path}: {len(problems)} faulty categories:{shown}{more}")
+        message = f"{path}: {len(problems)} faulty categories:{shown}{more}"
+        raise UnusableFile(message, code="json-entry-faulty", file=str(path))
     return categories
 
 
@@ -161,6 +168,7 @@ class _Reader:
         self.boxes: dict[int, list[Box]] = {}
         self.faulty: set[int] = set()
         """Ids of images that are left out."""
+        self._not_there = f" is not in {folder}"
 
     def read_images(self, entries: Sequence[Any]) -> None:
         """All of `images`; their files are looked up in one listing per folder."""
@@ -170,7 +178,12 @@ class _Reader:
             if problem:
                 if isinstance(entry, dict) and _is_id(entry.get("id")):
                     self.faulty.add(entry["id"])
-                self.builder.problems.append(f"images[{position}]: {problem}")
+                missing = problem.endswith(self._not_there)
+                self._fault("image-missing" if missing else "json-entry-faulty", f"images[{position}]: {problem}")
+
+    def _fault(self, code: str, line: str, image_id: object = None) -> None:
+        path, _ = self.images.get(image_id, (None, None)) if _is_id(image_id) else (None, None)
+        self.builder.fault(code, self.builder.source, line, image=path, line=line)
 
     def _image(self, entry: Any, listings: dict[str, set[str]]) -> str | None:
         if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not isinstance(entry.get("file_name"), str):
@@ -184,15 +197,16 @@ class _Reader:
         parent = os.path.join(self.folder, relative.parent) if len(relative.parts) > 1 else str(self.folder)
         if parent not in listings:
             listings[parent] = set(os.listdir(parent)) if os.path.isdir(parent) else set()
-        if relative.name not in listings[parent]:
-            return f"{entry['file_name']!r} is not in {self.folder}"
+        found = find_name(listings[parent], relative.name)
+        if found is None:
+            return f"{entry['file_name']!r}{self._not_there}"
         size = None
         if "width" in entry or "height" in entry:
             height, width = entry.get("height"), entry.get("width")
             if not all(_is_id(side) and 0 <= side <= _LARGEST for side in (height, width)):
                 return f"width and height must be whole numbers, not {width!r} and {height!r}"
             size = (height, width) if height and width else None
-        self.images[entry["id"]] = (os.path.join(parent, relative.name), size)
+        self.images[entry["id"]] = (os.path.join(parent, found), size)
         return None
 
     def read_annotations(self, entries: Sequence[Any]) -> None:
@@ -201,16 +215,19 @@ class _Reader:
         for position, entry in enumerate(entries):
             problem = self._annotation(entry, seen)
             if problem:
-                if isinstance(entry, dict) and _is_id(entry.get("image_id")):
-                    self.faulty.add(entry["image_id"])
-                self.builder.problems.append(f"annotations[{position}]: {problem}")
+                image_id = entry.get("image_id") if isinstance(entry, dict) else None
+                if _is_id(image_id):
+                    self.faulty.add(image_id)
+                unowned = problem.endswith(_UNOWNED)
+                code = "annotation-without-image" if unowned else "json-entry-faulty"
+                self._fault(code, f"annotations[{position}]: {problem}", image_id)
 
     def _annotation(self, entry: Any, seen: set[int]) -> str | None:
         if not isinstance(entry, dict):
             return f"is no object: {entry!r:.80}"
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
         if not _is_id(image_id) or (image_id not in self.images and image_id not in self.faulty):
-            return f"image_id {image_id!r} is not among the images"
+            return f"image_id {image_id!r}{_UNOWNED}"
         if not _is_id(category_id) or category_id not in self.categories:
             return f"category_id {category_id!r} is not among the categories"
         if "id" in entry:
@@ -232,6 +249,7 @@ class _Reader:
             Box(
                 name=self.categories[category_id],
                 corners=(x, y, x + width, y + height),
+                difficult=entry.get("difficult") in (1, True),
                 crowd=bool(crowd),
                 area=None if area is None else float(area),
                 empty=width <= 0 or height <= 0,

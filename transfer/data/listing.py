@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from transfer.data.image import IMAGE_SUFFIXES
+
+
+def find_name(names: Collection[str], name: str) -> str | None:
+    """The name among `names`, or the one that differs from it only in how accents are composed.
+
+    macOS writes "é" as two characters into file names and archives; annotations often have the one.
+    """
+    if name in names:
+        return name
+    if name.isascii():
+        return None
+    composed = unicodedata.normalize("NFC", name)
+    return next((other for other in names if unicodedata.normalize("NFC", other) == composed), None)
 
 
 class ImageFolder:
@@ -35,7 +50,8 @@ class ImageFolder:
             The path, or None. Where several images share the stem, the one `filename` names, else by `IMAGE_SUFFIXES`.
         """
         stated = PurePosixPath(filename.replace("\\", "/")).name
-        name = self.by_stem.get(stem)
+        known = find_name(self.by_stem, stem)
+        name = None if known is None else self.by_stem[known]
         if name is None or (stated in self.names and os.path.splitext(stated)[0] == stem):
             name = stated if stated in self.names else name or self.by_stem.get(os.path.splitext(stated)[0])
         return os.path.join(self.folder, name) if name else None

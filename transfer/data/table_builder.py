@@ -6,13 +6,18 @@
 - Boxes without area and boxes outside the image are dropped, counted and logged; they are never an error, since the
   rest of their image is sound (bccd has two: a click without a drag).
 - Faults of whole images are collected; on_broken="stop" reports all of them in one error, "skip" leaves them out.
+
+A check of the data wants what the files state, also where reading ends in an error: `recording` hands out the builders.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -40,6 +45,61 @@ class Box:
     """The file states a box without area, whatever the format's convention makes of its corners."""
 
 
+@dataclass(slots=True, frozen=True)
+class Fault:
+    """Something wrong with one file or entry."""
+
+    code: str
+    """What kind of fault, such as "image-missing"; one that the image's own decoding tells is "image"."""
+    file: str
+    """Where it is stated."""
+    reason: str
+    image: str | None = None
+    """The image's file, where there is one."""
+
+
+@dataclass(slots=True, frozen=True)
+class Origin:
+    """The files that a builder was filled from."""
+
+    kind: str
+    """"voc" (split lists), "xml" (a folder of XML files) or "coco"."""
+    root: Path
+    """As the config gives it; COCO: the folder of the images."""
+    annotations: Path
+    """Folder of the XML files, or the JSON file."""
+    images: Path
+    lists: tuple[Path, ...] = ()
+    """VOC's split lists."""
+
+
+class UnusableFile(UserError):
+    """A file that a whole data set depends on cannot be used; `code` and `file` as in `Fault`."""
+
+    def __init__(self, message: str, *, code: str = "", file: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.file = file
+
+
+_RECORDED: ContextVar[list[TableBuilder] | None] = ContextVar("recorded builders", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[list[TableBuilder]]:
+    """Hand out every builder that is made within the context, finished or not.
+
+    A data set may be nested (a subset of a union of devkits), and reading it may end in an error: neither hides what
+    its files state.
+    """
+    builders: list[TableBuilder] = []
+    token = _RECORDED.set(builders)
+    try:
+        yield builders
+    finally:
+        _RECORDED.reset(token)
+
+
 @dataclass
 class TableBuilder:
     """Collects images with their boxes, and the faults met on the way."""
@@ -60,10 +120,33 @@ class TableBuilder:
     boxes: list[list[Box]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """One line for each image that cannot be used."""
+    faults: list[Fault] = field(default_factory=list)
+    """The same in parts."""
+    remarks: list[Fault] = field(default_factory=list)
+    """What is odd and does no harm."""
+    stated_sizes: list[Size | None] = field(default_factory=list)
+    """As given to `add`; `sizes` holds those believed."""
+    origins: list[Origin] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.on_broken not in ("stop", "skip"):
             raise UserError(f'on_broken is {self.on_broken!r}: use "stop" or "skip"')
+        recorded = _RECORDED.get()
+        if recorded is not None:
+            recorded.append(self)
+
+    def fault(self, code: str, file: str, reason: str, *, image: str | None = None, line: str | None = None) -> None:
+        """Note an image that cannot be used.
+
+        Args:
+            code: see `Fault`.
+            file: where it is stated.
+            reason: why, without the file's name.
+            image: its file, where there is one.
+            line: for the error that lists all; None: "file: reason".
+        """
+        self.problems.append(line or f"{file}: {reason}")
+        self.faults.append(Fault(code, file, reason, image))
 
     def add(self, path: str, *, image_id: int | str, size: Size | None, boxes: list[Box], annotation: str) -> None:
         """Take one image.
@@ -78,12 +161,13 @@ class TableBuilder:
         try:
             believed = _believed_size(path, size, boxes)
         except BrokenSample as error:
-            self.problems.append(f"{path}: {error.reason}")
+            self.fault("image", path, error.reason, image=path)
             return
         self.paths.append(path)
         self.image_ids.append(image_id)
         self.annotations.append(annotation)
         self.sizes.append(believed)
+        self.stated_sizes.append(size)
         self.boxes.append(boxes)
 
     def finish(self) -> tuple[DetectionTable, tuple[str, ...], dict[str, int]]:

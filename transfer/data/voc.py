@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.data.listing import ImageFolder
+from transfer.data.listing import ImageFolder, find_name
 from transfer.data.table import TableDataset
-from transfer.data.table_builder import TableBuilder
-from transfer.data.voc_xml import BadXML, parse_voc_xml
+from transfer.data.table_builder import Fault, Origin, TableBuilder, UnusableFile
+from transfer.data.voc_xml import BadObject, BadXML, parse_voc_xml
 from transfer.types import UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class VOCDataset(TableDataset):
             raise UserError('splits is empty: name one, such as "2007_trainval"')
         source = f"{root} ({' + '.join(map(str, wanted))})"
         builder = TableBuilder(source, on_broken=on_broken, class_names=class_names, rename=rename)
-        _read_splits(builder, [_find_split(root, split) for split in wanted])
+        _read_splits(builder, root, [_find_split(root, split) for split in wanted])
         table, names, counts = builder.finish()
         super().__init__(table, names, skipped=builder.problems, counts=counts)
 
@@ -106,6 +106,7 @@ class XMLFolderDataset(TableDataset):
         root = Path(root)
         builder = TableBuilder(str(root), on_broken=on_broken, class_names=class_names, rename=rename)
         annotations, images = _xml_folders(root)
+        builder.origins.append(Origin("xml", root, annotations, images))
         listing = ImageFolder(images)
         files = sorted(annotations.glob("*.[xX][mM][lL]"))
         for path in files:
@@ -184,7 +185,7 @@ def _existing(years: Mapping[str, Path]) -> str:
     return ", ".join(names) or "none"
 
 
-def _read_splits(builder: TableBuilder, lists: Sequence[_SplitList]) -> None:
+def _read_splits(builder: TableBuilder, root: Path, lists: Sequence[_SplitList]) -> None:
     """All images of all lists, each once."""
     entries: dict[tuple[str, str], _SplitList] = {}
     repeated = 0
@@ -198,18 +199,28 @@ def _read_splits(builder: TableBuilder, lists: Sequence[_SplitList]) -> None:
             listings[split.year] = ImageFolder(split.folder / "JPEGImages")
             annotations[split.year] = {path.stem for path in (split.folder / "Annotations").glob("*.xml")}
         stems = _list_entries(split.path, annotations[split.year])
-        repeated += sum((split.year, stem) in entries for stem in stems) + len(stems) - len(set(stems))
+        again = sum((split.year, stem) in entries for stem in stems) + len(stems) - len(set(stems))
+        if again:
+            reason = f"{again} of its {len(stems)} entries are repeated, in it or from a list before it"
+            builder.remarks.append(Fault("list-entry-repeated", str(split.path), reason))
+        repeated += again
         entries.update({(split.year, stem): split for stem in stems})
     if repeated:
         _LOGGER.warning(
             "%s: %d entries of the split lists are repeated; each image counts once", builder.source, repeated
         )
+    for year, listing in listings.items():
+        folder = listing.folder.parent
+        files = tuple(dict.fromkeys(split.path for split in lists if split.year == year))
+        builder.origins.append(Origin("voc", root, folder / "Annotations", listing.folder, files))
     shared = len({stem for _, stem in entries}) < len(entries)
     for (year, stem), split in entries.items():
-        if stem not in annotations[year]:
-            builder.problems.append(f"{split.path}: lists {stem!r}, but Annotations has no {stem}.xml")
+        known = find_name(annotations[year], stem)
+        if known is None:
+            reason = f"lists {stem!r}, but Annotations has no {stem}.xml"
+            builder.fault("annotation-missing", str(split.path), reason, image=listings[year].find(stem))
             continue
-        path = split.folder / "Annotations" / f"{stem}.xml"
+        path = split.folder / "Annotations" / f"{known}.xml"
         _read_xml(builder, path, listings[year], image_id=f"{year}_{stem}" if shared else stem)
 
 
@@ -218,17 +229,26 @@ def _list_entries(path: Path, known: set[str]) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a split list: {error}") from None
-    stems = []
-    for line in filter(None, lines):
-        flagged = re.fullmatch(r"(.*\S)\s+(-1|0|1)", line)
-        if line in known or flagged is None:
-            stems.append(line)
-        elif flagged.group(2) != "-1":
-            stems.append(flagged.group(1))
+        raise UnusableFile(
+            f"{path}: cannot be read as a split list: {error}", code="list-unusable", file=str(path)
+        ) from None
+    stems = [stem for line in lines if (stem := listed_stem(line, known)) is not None]
     if not stems:
-        raise UserError(f"{path}: the split list names no images")
+        raise UnusableFile(f"{path}: the split list names no images", code="list-unusable", file=str(path))
     return stems
+
+
+def listed_stem(line: str, known: Collection[str]) -> str | None:
+    """The image that a line of a split list names, or None: an empty line, or one flagged -1 in a per-class list.
+
+    Args:
+        line: without the white space around it.
+        known: stems of the annotations; such a name may itself end like a flag.
+    """
+    flagged = re.fullmatch(r"(.*\S)\s+(-1|0|1)", line)
+    if line in known or flagged is None:
+        return line or None
+    return None if flagged.group(2) == "-1" else flagged.group(1)
 
 
 def _xml_folders(root: Path) -> tuple[Path, Path]:
@@ -250,14 +270,15 @@ def _read_xml(builder: TableBuilder, path: Path, listing: ImageFolder, *, image_
     try:
         annotation = parse_voc_xml(path.read_bytes())
     except BadXML as error:
-        builder.problems.append(f"{path}: {error}")
+        code = "object-faulty" if isinstance(error, BadObject) else "xml-unreadable"
+        builder.fault(code, str(path), str(error), image=listing.find(path.stem))
         return
     except OSError as error:
-        builder.problems.append(f"{path}: cannot be read: {error.strerror}")
+        builder.fault("xml-unreadable", str(path), f"cannot be read: {error.strerror}", image=listing.find(path.stem))
         return
     image = listing.find(path.stem, annotation.filename)
     if image is None:
         stated = f" (<filename> says {annotation.filename!r})" if annotation.filename else ""
-        builder.problems.append(f"{path}: {listing.folder} has no image of this name{stated}")
+        builder.fault("image-missing", str(path), f"{listing.folder} has no image of this name{stated}")
         return
     builder.add(image, image_id=image_id, size=annotation.size, boxes=annotation.boxes, annotation=str(path))

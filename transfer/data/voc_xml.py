@@ -31,6 +31,10 @@ class BadXML(ValueError):
     """The file cannot be used; the text is the reason, without the file's name."""
 
 
+class BadObject(BadXML):
+    """The file is sound but for one or more of its objects; the text has the reason of each."""
+
+
 @dataclass(slots=True)
 class VOCAnnotation:
     """What one file states."""
@@ -48,7 +52,17 @@ def parse_voc_xml(data: bytes) -> VOCAnnotation:
         data: the file's bytes.
 
     Raises:
-        BadXML: not VOC XML, forbidden constructs, or an object without a usable name or box.
+        BadXML: not VOC XML, or forbidden constructs.
+        BadObject: objects without a usable name or box.
+    """
+    return read_annotation(voc_root(data))
+
+
+def voc_root(data: bytes) -> Element:
+    """The <annotation> element of a file, for those who need more of it than boxes.
+
+    Raises:
+        BadXML: not VOC XML, or forbidden constructs.
     """
     if len(data) > MAX_XML_BYTES:
         raise BadXML(f"has {len(data)} bytes; the limit is {MAX_XML_BYTES}")
@@ -60,7 +74,23 @@ def parse_voc_xml(data: bytes) -> VOCAnnotation:
         raise BadXML(f"is not well-formed XML: {error}") from None
     if root.tag != "annotation":
         raise BadXML(f"is not a VOC annotation: its root is <{root.tag}>, not <annotation>")
-    boxes = [_box(element, position) for position, element in enumerate(root.findall("object"), 1)]
+    return root
+
+
+def read_annotation(root: Element) -> VOCAnnotation:
+    """File name, size and boxes of an <annotation> element.
+
+    Raises:
+        BadObject: objects without a usable name or box.
+    """
+    boxes, problems = [], []
+    for position, element in enumerate(root.findall("object"), 1):
+        try:
+            boxes.append(_box(element, position))
+        except BadObject as error:
+            problems.append(str(error))
+    if problems:
+        raise BadObject("; ".join(problems))
     return VOCAnnotation((root.findtext("filename") or "").strip(), _size(root), boxes)
 
 
@@ -76,14 +106,14 @@ def _size(root: Element) -> Size | None:
 def _box(element: Element, position: int) -> Box:
     name = (element.findtext("name") or "").strip()
     if not name:
-        raise BadXML(f"object {position} has no <name>")
+        raise BadObject(f"object {position} has no <name>")
     corners = element.find("bndbox")
     if corners is None:
-        raise BadXML(f"object {position} ({name!r}) has no <bndbox>")
+        raise BadObject(f"object {position} ({name!r}) has no <bndbox>")
     xmin, ymin, xmax, ymax = (_number(corners, tag, position, name) for tag in _CORNERS)
     difficult = (element.findtext("difficult") or "0").strip()
     if difficult not in ("0", "1"):
-        raise BadXML(f"object {position} ({name!r}): <difficult> is {difficult!r}, not 0 or 1")
+        raise BadObject(f"object {position} ({name!r}): <difficult> is {difficult!r}, not 0 or 1")
     return Box(
         name=name,
         corners=(xmin - 1, ymin - 1, xmax, ymax),
@@ -99,5 +129,5 @@ def _number(corners: Element, tag: str, position: int, name: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise BadXML(f"object {position} ({name!r}): <{tag}> is {text!r}, not a finite number")
+        raise BadObject(f"object {position} ({name!r}): <{tag}> is {text!r}, not a finite number")
     return value
