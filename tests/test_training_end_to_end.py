@@ -184,6 +184,10 @@ def test_interrupted_by_the_user_and_resumed_it_ends_as_an_unbroken_run(
     ours, whole = load_checkpoint(folder / "last.pth"), load_checkpoint(finished_run / "last.pth")
     assert all(torch.equal(ours["model"][name], tensor) for name, tensor in whole["model"].items())
     assert read_json(folder / "results.json") == read_json(finished_run / "results.json")
+    (folder / "results.json").unlink()  # as if killed between the last checkpoint and the report
+    code, errors = run_tool(*command, "--resume")
+    assert code == 0
+    assert read_json(folder / "results.json") == read_json(finished_run / "results.json")
     code, errors = run_tool(*command, "--resume")
     assert code == 2
     assert "at its end already" in errors

@@ -61,7 +61,9 @@ def run(
         if checkpoint is not None:
             started.restore(checkpoint)
         if started.iteration >= started.total and started.measured_at >= started.iteration:
-            raise UserError(f"--resume: the run is at its end already ({started.total} iterations)")
+            if folder is None or (folder / "results.json").is_file():
+                raise UserError(f"--resume: the run is at its end already ({started.total} iterations)")
+            started.measured_at = started.iteration - 1  # killed before it reported: the last evaluation is made again
         if not here.is_main:
             return train(started, evaluator, [])
         if folder is None:
