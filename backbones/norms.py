@@ -2,14 +2,15 @@
 
 - "batch": plain batch norm; needs batches large enough for statistics.
 - "frozen": statistics and affine values stay as pretrained; what Faster R-CNN's papers do with one or two images a GPU.
-- "synchronized": statistics over all processes. Recorded here; the engine converts after building when there are
-  several processes (`convert_synchronized`), and one process keeps plain batch norm.
+- "synchronized": statistics over all processes. Plain batch norm here: only who starts the processes knows how many
+  there are, and heads may have batch norms, too. `transfer.engine.sync_bn` replaces them all after building; one
+  process keeps plain batch norm.
 - "group": GroupNorm (Wu and He 2018, arXiv 1803.08494) of 16 channels a group, the size section 4 of that paper finds
   good; for networks trained from scratch on small batches. Where 16 does not divide the channels (mobile networks:
   24, 40, 72), the largest divisor below 16 takes its place.
 
 timm fuses norm and activation in one module that inherits from batch norm (`BatchNormAct2d`); replacing it by a plain
-norm would drop the activation in silence. Both converters here keep it.
+norm would drop the activation in silence. The converter here keeps it.
 """
 
 from __future__ import annotations
@@ -72,27 +73,6 @@ def apply_norm_policy(module: nn.Module, policy: str) -> nn.Module:
             for parameter in layer.parameters(recurse=False):
                 parameter.requires_grad_(False)
     return module
-
-
-def convert_synchronized(module: nn.Module) -> nn.Module:
-    """Replace plain batch norm by the form that shares statistics between processes; for the engine, after building.
-
-    Layers whose affine values are frozen stay plain: they keep their statistics anyway, and the synchronized form would
-    add communication for nothing. Parameters are the same objects afterwards, so an optimizer built before stays valid.
-
-    Args:
-        module: changed in place, except where it is a batch norm itself.
-
-    Returns:
-        The module, or its replacement.
-    """
-    from timm.layers import convert_sync_batchnorm
-
-    def convert(layer: _BatchNorm) -> nn.Module:
-        frozen = layer.affine and not layer.weight.requires_grad
-        return layer if frozen or isinstance(layer, nn.SyncBatchNorm) else convert_sync_batchnorm(layer)
-
-    return _replace(module, convert)
 
 
 def batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:

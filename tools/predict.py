@@ -19,6 +19,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--no-pictures", action="store_true", help="write predictions.json only")
     parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE", help="modules of your own that it may use")
+    parser.add_argument(
+        "--tta", nargs="*", type=float, metavar="SCALE",
+        help="predict mirrored images, too, at these scales of the test size (default: 1), and merge by box voting",
+    )  # fmt: skip
     return parser.parse_args()
 
 
@@ -36,6 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         pictures=not arguments.no_pictures,
         trust=arguments.trust,
+        test_time=None if arguments.tta is None else {"scales": arguments.tta or [1.0], "flip": True},
     )
     return 0
 

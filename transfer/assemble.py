@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from backbones.contract import Backbone
-from backbones.norms import convert_synchronized
+from backbones.dropblock import DropBlock, attach_dropblock
 from transfer.batch.collate import Collate, make_loader
 from transfer.batch.mixing import mixed_iterations
 from transfer.batch.requests import RequestBatches, evaluation_batches
@@ -29,8 +30,11 @@ from transfer.engine.checkpoint import FORMAT, library_versions
 from transfer.engine.distributed import World
 from transfer.engine.evaluate import measure, predict_all
 from transfer.engine.settings import TrainingSettings
+from transfer.engine.sync_bn import lone_statistics, synchronize
 from transfer.engine.task import DetectionTask
+from transfer.engine.test_time import TestTime, TestTimeTask, ViewsLoader, scaled_pipeline
 from transfer.engine.train import MetricLike, Run
+from transfer.ops.box_voting import merge_predictions
 from transfer.optim.ema import EMA
 from transfer.optim.precision import Precision
 from transfer.types import Batch, DetectionDataset, Prediction, UserError
@@ -57,6 +61,10 @@ class LoaderSettings:
     """"stop" at an image that cannot be read, or "skip" it and draw another."""
     mixup: Any = None
     """`transfer.augment.box_mixup.BoxMixup` mixes training images in pairs; None: no mixing."""
+    mosaic: Any = None
+    """`transfer.augment.mosaic.Mosaic` joins training images in fours, before any are mixed; None: no mosaics."""
+    test_time: dict[str, Any] | None = None
+    """Arguments of `transfer.engine.test_time.TestTime`: test images in several views. None: a single view."""
 
 
 def number_of_workers(asked: int) -> int:
@@ -234,6 +242,24 @@ def build_augment(config: Node, which: str, trusted: Sequence[str] | None = None
     return build(nodes[which], f"augment.{which}", trusted=trusted)
 
 
+def build_testing(
+    config: Node, task: DetectionTask, trusted: Sequence[str] | None = None
+) -> tuple[DetectionTask, list[Callable[..., Any]]]:
+    """What predicts test images, and a pipeline for each scale that it predicts them at."""
+    arguments, augment = loader_settings(config, trusted).test_time, build_augment(config, "test", trusted)
+    if arguments is None:
+        return task, [augment]
+    if not isinstance(arguments, dict):
+        raise UserError(f"loader.test_time={arguments!r} must be None or a dict, such as dict(scales=[1.0], flip=True)")
+    check_arguments(TestTime, arguments, "loader.test_time")
+    views = TestTime(**arguments)
+    logger.info("test images are predicted in several views, which costs as many passes: %s", views)
+    merge = partial(merge_predictions, nms_iou=views.nms_iou, voting_iou=views.voting, limit=views.max_detections)
+    nodes = [scaled_pipeline(config["augment"]["test"], scale, trusted) for scale in views.scales]
+    pipelines = [build(node, "augment.test", trusted=trusted) for node in nodes]
+    return TestTimeTask(task, flip=views.flip, merge=merge), pipelines
+
+
 def build_evaluator(
     config: Node,
     task: DetectionTask,
@@ -242,14 +268,12 @@ def build_evaluator(
     trusted: Sequence[str] | None = None,
 ) -> Evaluator:
     """The evaluator of a config's test augmentation and metrics."""
-    loader = test_loader(
-        dataset,
-        build_augment(config, "test", trusted),
-        loader_settings(config, trusted),
-        backbone_of(task.model).pad_value,
-        world,
-    )
-    return Evaluator(task, dataset, loader, build(config["metrics"], "metrics", trusted=trusted), world)
+    predictor, pipelines = build_testing(config, task, trusted)
+    settings, pad_value = loader_settings(config, trusted), backbone_of(task.model).pad_value
+    share = dataclasses.replace(settings, workers=-(-settings.workers // len(pipelines)))  # rounded up
+    loaders = [test_loader(dataset, pipeline, share, pad_value, world) for pipeline in pipelines]
+    loader = loaders[0] if len(loaders) == 1 else ViewsLoader(loaders)
+    return Evaluator(predictor, dataset, loader, build(config["metrics"], "metrics", trusted=trusted), world)
 
 
 def loader_settings(config: Node, trusted: Sequence[str] | None = None) -> LoaderSettings:
@@ -293,12 +317,22 @@ def _training_batches(
     )
     per_epoch = max(1, batches.iterations_per_epoch // settings.accumulate)
     total = settings.total(per_epoch)
-    augment, combine = build_augment(config, "train"), None
+    augment, combine, join = build_augment(config, "train"), None, None
     if loading.mixup is not None:
         mixed = mixed_iterations(loading.mixup, total=total, per_epoch=per_epoch, images=len(dataset))
         batches.mix_until = mixed * settings.accumulate
         batches.mixer, combine = loading.mixup.draw, loading.mixup.combine
-    view = TrainingView(dataset, augment, on_broken=loading.on_broken, combine=combine)  # type: ignore[arg-type]
+    if loading.mosaic is not None:
+        counts = {"total": total, "per_epoch": per_epoch, "images": len(dataset)}
+        batches.gather_until = mixed_iterations(loading.mosaic, **counts, setting="loader.mosaic") * settings.accumulate
+        batches.gatherer, join = loading.mosaic.gather, loading.mosaic.join
+    view = TrainingView(
+        dataset,
+        augment,
+        on_broken=loading.on_broken,  # type: ignore[arg-type]
+        combine=combine,
+        join=join,
+    )
     collate = Collate(pad_value, size_divisor=loading.size_divisor)
 
     def batches_from(iteration: int) -> Iterable[Batch]:
@@ -327,10 +361,12 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     data = build_data(config)
     task = build_task(config, len(data.train.class_names))
     backbone = backbone_of(task.model)
-    if world.size > 1 and backbone.norm == "synchronized":
-        if world.device.type != "cuda":  # torch's SyncBatchNorm takes CUDA tensors only
-            raise UserError("model.backbone.norm='synchronized' needs GPUs; several processes on CPUs: frozen or group")
-        task.model = convert_synchronized(task.model)
+    if backbone.norm == "synchronized":  # of the whole model: neck and heads follow the backbone
+        task.model = synchronize(task.model, world)
+    elif world.size > 1 and (lone := lone_statistics(task.model)):
+        logger.warning(
+            "batch norm: %d layers train on the images of their own process only; norm='synchronized' shares them", lone
+        )
     logger.info("backbone: %s", ", ".join(f"{key} {value}" for key, value in backbone.describe().items()))
     task.model.to(world.device)
 
@@ -346,6 +382,9 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     if settings.ema is not None:
         check_arguments(EMA, {"model": task.model, **settings.ema}, "training.ema")
         ema = EMA(task.model, **settings.ema)
+    if settings.dropblock is not None:  # after the average was made: it is never trained
+        check_arguments(DropBlock, settings.dropblock, "training.dropblock")
+        attach_dropblock(backbone_of(task.model), DropBlock(**settings.dropblock))
     evaluator = build_evaluator(config, task, data.measured, world)
     run = Run(
         task=task,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from transfer.assemble import as_plain, build_dataset, build_evaluator, set_data_root
 from transfer.build import Node, load_config
@@ -32,6 +33,7 @@ def evaluate_checkpoint(
     device: str = "auto",
     workers: int | None = None,
     trust: Sequence[str] = (),
+    test_time: Mapping[str, Any] | None = None,
 ) -> list[MetricLike]:
     """Measure, print the tables, write results.json, detections.json and a page of predictions.
 
@@ -43,6 +45,7 @@ def evaluate_checkpoint(
         device: "auto", "cpu", "cuda", "cuda:N".
         workers: processes that prepare images; None: as the config says.
         trust: further modules that the checkpoint's config may name.
+        test_time: in place of the config's `loader.test_time`; None: as the config says.
     Raises:
         UserError: what the user can mend.
     """
@@ -72,6 +75,8 @@ def evaluate_checkpoint(
         set_data_root(config, data, restored.trusted, parts=("train",) if held_out else (split,))
     if workers is not None:
         config["loader"]["workers"] = workers
+    if test_time is not None:
+        config["loader"]["test_time"] = dict(test_time)
     dataset = _dataset(config, split, restored.class_names, trusted)
     evaluator = build_evaluator(config, restored.task, dataset, here, restored.trusted)
     folder = (  # before hours of measuring: it may not be writable
@@ -87,6 +92,7 @@ def evaluate_checkpoint(
         "iteration": checkpoint["iteration"],
         "split": split,
         "images": len(dataset),
+        "test_time": config["loader"].get("test_time"),
         "metrics": [as_plain(result) for result in results],
     }
     write_text_atomically(folder / "results.json", json_text(facts))

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from transfer.assemble import backbone_of
+from transfer.assemble import backbone_of, build_testing
 from transfer.batch.collate import Collate
 from transfer.batch.view import ViewedSample
-from transfer.build import build
 from transfer.data.image import IMAGE_SUFFIXES, BrokenSample, read_image
 from transfer.engine.checkpoint import load_checkpoint
 from transfer.engine.distributed import choose_device
 from transfer.engine.hooks import json_text
 from transfer.engine.run_directory import write_text_atomically
+from transfer.engine.test_time import views_of
 from transfer.evaluation import make_folder, progress
 from transfer.report.pages import draw_boxes, write_picture
 from transfer.restoring import restore
@@ -59,6 +59,7 @@ def predict_paths(
     device: str = "auto",
     pictures: bool = True,
     trust: Sequence[str] = (),
+    test_time: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Detect objects in every image; a file that cannot be read is named and left out.
 
@@ -70,6 +71,7 @@ def predict_paths(
         device: "auto", "cpu", "cuda", "cuda:N".
         pictures: whether to draw.
         trust: further modules that the checkpoint's config may name.
+        test_time: in place of the config's `loader.test_time`; None: as the config says.
     Returns:
         One dict an image: file, width, height, detections (class, score, box as xyxy pixels).
     """
@@ -79,7 +81,9 @@ def predict_paths(
     checkpoint = load_checkpoint(checkpoint_path)
     where = choose_device(device)
     restored = restore(checkpoint, where, trust=trust)
-    augment = build(restored.config["augment"]["test"], "augment.test", trusted=restored.trusted)
+    if test_time is not None:
+        restored.config["loader"]["test_time"] = dict(test_time)
+    task, pipelines = build_testing(restored.config, restored.task, restored.trusted)
     divisor = restored.config["loader"].get("size_divisor", 32)
     collate = Collate(backbone_of(restored.task.model).pad_value, size_divisor=divisor)
     folder = make_folder(output)
@@ -97,9 +101,9 @@ def predict_paths(
             logger.warning("left out: %s: %s", path, error.reason)
             continue
         request = Request(0, 0)
-        sample = augment(_sample(pixels, path), request, np.random.default_rng(0))
-        batch = collate([ViewedSample(sample, request)]).to(where)
-        prediction = restored.task.predict(restored.task.model, batch)[0]
+        samples = [augment(_sample(pixels, path), request, np.random.default_rng(0)) for augment in pipelines]
+        batches = [collate([ViewedSample(sample, request)]) for sample in samples]
+        prediction = task.predict(task.model, views_of(batches).to(where))[0]
         strong = prediction.scores >= score
         boxes, scores = prediction.boxes[strong].numpy(), prediction.scores[strong].numpy()
         labels = prediction.labels[strong].numpy()

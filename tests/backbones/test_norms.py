@@ -14,7 +14,6 @@ from backbones.norms import (
     apply_norm_policy,
     batch_norms,
     channels_per_group,
-    convert_synchronized,
     to_group_norm,
 )
 from backbones.timm_backbone import TimmBackbone
@@ -71,28 +70,12 @@ def test_batch_policy_moves_statistics() -> None:
     assert not torch.equal(backbone.body.layer4[0].bn1.running_mean, before)
 
 
-def test_synchronized_stays_plain_until_converted() -> None:
-    backbone = TimmBackbone("mobilenetv3_small_050", norm="synchronized", frozen_stages=1).eval()
-    assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in backbone.modules())
-    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    expected, parameters = backbone(image), dict(backbone.named_parameters())
-    convert_synchronized(backbone)
-    converted = {name: layer for name, layer in backbone.named_modules() if isinstance(layer, nn.SyncBatchNorm)}
-    assert converted
-    assert not any(name.startswith(backbone.frozen_modules) for name in converted)
-    assert all(parameter is parameters[name] for name, parameter in backbone.named_parameters())
-    for found, wanted in zip(backbone(image), expected, strict=True):  # eval: no process group is needed
-        torch.testing.assert_close(found, wanted)
-
-
-def test_frozen_stages_stay_in_eval_mode_after_conversion() -> None:
-    backbone = TimmBackbone("resnet10t", norm="synchronized", frozen_stages=2)
-    convert_synchronized(backbone)
-    backbone.train()
-    frozen = [layer for name in backbone.frozen_modules for layer in backbone.get_submodule(name).modules()]
-    assert frozen
-    assert not any(layer.training for layer in frozen)
-    assert backbone.body.layer2.training
+def test_synchronized_is_plain_batch_norm_until_the_engine_replaces_it() -> None:
+    # The engine's part: tests/engine/test_sync_bn.py.
+    plain, synchronized = (TimmBackbone("test_resnet", norm=norm) for norm in ("batch", "synchronized"))
+    assert [type(layer) for layer in plain.modules()][1:] == [type(layer) for layer in synchronized.modules()][1:]
+    assert all(layer.training and layer.weight.requires_grad for layer in batch_norms(synchronized))
+    assert len(list(batch_norms(synchronized))) > 5
 
 
 def test_unknown_policy_is_named() -> None:
@@ -104,7 +87,6 @@ def test_unknown_policy_is_named() -> None:
 
 def test_a_lone_batch_norm_is_replaced() -> None:
     assert isinstance(apply_norm_policy(nn.BatchNorm2d(4), "group"), nn.GroupNorm)
-    assert isinstance(convert_synchronized(nn.BatchNorm2d(4)), nn.SyncBatchNorm)
 
 
 def test_policy_applies_to_a_wrapped_module() -> None:

@@ -1,4 +1,4 @@
-"""How long a run mixes pairs of images, and what may do the mixing.
+"""How long a run mixes pairs of images or joins mosaics, and what may do that.
 
 Source: Zhang et al. 2019, Bag of Freebies, arXiv 1902.04103 (and its recipes in GluonCV: mixing is off for the last 20
 epochs). A recipe that keeps those 20 epochs and shortens the run to 20 never mixes: it is refused here.
@@ -6,6 +6,7 @@ epochs). A recipe that keeps those 20 epochs and shortens the run to 20 never mi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -29,35 +30,67 @@ class PairMixing(Protocol):
         ...
 
 
-def mixed_iterations(mixing: object, *, total: int, per_epoch: int, images: int) -> int:
-    """How many optimizer steps of the run, counted from its start, are made with mixing.
+@runtime_checkable
+class GroupJoining(Protocol):
+    """The config's `loader.mosaic`: `transfer.augment.mosaic.Mosaic`, or what offers the same."""
+
+    last_epochs_without: float
+    """Epochs at the end of the run in which nothing is joined."""
+
+    def gather(self, rng: np.random.Generator, index: int, length: int) -> tuple[int, ...]:
+        """The partners of image `index` of `length` images: what RequestBatches calls `gatherer`."""
+        ...
+
+    def join(self, samples: Sequence[Sample], request: Request, rng: np.random.Generator) -> Sample:
+        """The one sample made of an image and its partners: what TrainingView calls `join`."""
+        ...
+
+
+KINDS: dict[str, tuple[type[PairMixing] | type[GroupJoining], str, str, str]] = {
+    "loader.mixup": (
+        PairMixing,
+        "mix images",
+        "mixes two images",
+        "dict(type=BoxMixup, alpha=1.5) with from transfer.augment.box_mixup import BoxMixup",
+    ),
+    "loader.mosaic": (
+        GroupJoining,
+        "join images",
+        "joins several images",
+        "dict(type=Mosaic) with from transfer.augment.mosaic import Mosaic",
+    ),
+}
+"""What each setting must offer, what it does, and what to write."""
+
+
+def mixed_iterations(mixing: object, *, total: int, per_epoch: int, images: int, setting: str = "loader.mixup") -> int:
+    """How many optimizer steps of the run, counted from its start, are made with mixing (or with mosaics).
 
     Args:
-        mixing: the config's `loader.mixup`, not None.
+        mixing: what the config gives for `setting`, not None.
         total: optimizer steps of the run.
         per_epoch: optimizer steps of an epoch.
         images: of the training set.
+        setting: "loader.mixup" or "loader.mosaic".
 
     Returns:
         A number in [1, total]; the first step without mixing, where there is one.
 
     Raises:
-        UserError: `mixing` cannot mix, there is no pair to mix, or no step would be left with mixing.
+        UserError: `mixing` cannot do it, there are too few images, or no step would be left with mixing.
     """
-    if not isinstance(mixing, PairMixing):
-        raise UserError(
-            f"loader.mixup={mixing!r} cannot mix images: give None, or dict(type=BoxMixup, alpha=1.5) with "
-            "from transfer.augment.box_mixup import BoxMixup"
-        )
+    kind, does, doing, remedy = KINDS[setting]
+    if not isinstance(mixing, kind):
+        raise UserError(f"{setting}={mixing!r} cannot {does}: give None, or {remedy}")
     if images < 2:
-        raise UserError(f"loader.mixup mixes two images, but data.train has {images}: give loader.mixup=None")
+        raise UserError(f"{setting} {doing}, but data.train has {images}: give {setting}=None")
     epochs = mixing.last_epochs_without
     # At least one step where any epochs were asked for: a small part of a short epoch must not round to none.
     without = max(1, round(epochs * per_epoch)) if epochs > 0 else 0
     if without >= total:
         raise UserError(
-            f"loader.mixup.last_epochs_without={epochs:g}, but the run has {total / per_epoch:g} epochs ({total} "
-            "iterations of the optimizer): it would never mix. Make it smaller, train longer "
-            "(training.epochs), or give loader.mixup=None"
+            f"{setting}.last_epochs_without={epochs:g}, but the run has {total / per_epoch:g} epochs ({total} "
+            f"iterations of the optimizer): it would never {does}. Make it smaller, train longer "
+            f"(training.epochs), or give {setting}=None"
         )
     return total - without

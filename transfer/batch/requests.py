@@ -1,4 +1,4 @@
-"""Who is drawn, with which seed, at which shape, mixed with whom: everything from (run seed, position) alone.
+"""Who is drawn, with which seed, at which shape, together with whom: everything from (run seed, position) alone.
 
 Position means the global iteration: the number of global batches (over all ranks) made before. Nothing is remembered
 between two batches, so a sampler started at iteration s gives exactly the tail of the run from 0; a global batch is
@@ -25,10 +25,13 @@ from transfer.batch.shapes import Shapes
 from transfer.types import Mix, Request, Size, UserError
 
 # First word of each stream's spawn key, so that no two kinds of draw share numbers (shapes.py has 2).
-ORDER_STREAM, IMAGE_STREAM, MIX_STREAM = 0, 1, 3
+ORDER_STREAM, IMAGE_STREAM, MIX_STREAM, GATHER_STREAM = 0, 1, 3, 4
 
 Mixer = Callable[[np.random.Generator, int, int], Mix | None]
 """(rng, index of the image, length of the data set) -> the second image of a pair, or None."""
+
+Gatherer = Callable[[np.random.Generator, int, int], tuple[int, ...]]
+"""(rng, index of the image, length of the data set) -> the other images of a mosaic, or none of them."""
 
 
 def _stream(seed: int, *key: int) -> np.random.SeedSequence:
@@ -54,6 +57,8 @@ class RequestBatches(Sampler[list[Request]]):
         aspect: Sequence[float] | None = None,
         mixer: Mixer | None = None,
         mix_until: int | None = None,
+        gatherer: Gatherer | None = None,
+        gather_until: int | None = None,
     ) -> None:
         """Set the run.
 
@@ -70,6 +75,8 @@ class RequestBatches(Sampler[list[Request]]):
             aspect: height / width of each image, to group like with like; None: no grouping.
             mixer: draws the second image of a mixed pair; None: no mixing.
             mix_until: first global iteration without mixing; None: mixing to the end.
+            gatherer: draws the other images of a mosaic; None: no mosaics.
+            gather_until: first global iteration without mosaics; None: mosaics to the end.
 
         Raises:
             UserError: with every argument that does not fit.
@@ -90,6 +97,8 @@ class RequestBatches(Sampler[list[Request]]):
         self.shuffle = shuffle
         self.mixer = mixer
         self.mix_until = mix_until
+        self.gatherer = gatherer
+        self.gather_until = gather_until
         self._tall = None if aspect is None else np.asarray(aspect, dtype=np.float64) >= 1  # [length] bool
 
     @property
@@ -151,19 +160,21 @@ class RequestBatches(Sampler[list[Request]]):
 
     def _requests(self, iteration: int, indices: np.ndarray, slots: range) -> list[Request]:
         size = None if self.shapes is None else self.shapes.shape(self.seed, iteration)
-        mixing = self.mixer is not None and (self.mix_until is None or iteration < self.mix_until)
+        mixer = self.mixer if self.mix_until is None or iteration < self.mix_until else None
+        gatherer = self.gatherer if self.gather_until is None or iteration < self.gather_until else None
         requests = []
         for slot in slots:
             index = int(indices[slot])
             # The position in the whole run, not in the epoch: an image drawn again gets a new seed.
             position = iteration * self.batch_size + slot
             state = _stream(self.seed, IMAGE_STREAM, position).generate_state(1, np.uint64)[0]
-            mix = None
-            if mixing and self.mixer is not None:
-                rng = np.random.default_rng(_stream(self.seed, MIX_STREAM, position))
-                mix = self.mixer(rng, index, self.length)
-            requests.append(Request(index, int(state >> np.uint64(1)), size, mix))
+            mix = None if mixer is None else mixer(self._rng(MIX_STREAM, position), index, self.length)
+            partners = () if gatherer is None else gatherer(self._rng(GATHER_STREAM, position), index, self.length)
+            requests.append(Request(index, int(state >> np.uint64(1)), size, mix, partners))
         return requests
+
+    def _rng(self, stream: int, position: int) -> np.random.Generator:
+        return np.random.default_rng(_stream(self.seed, stream, position))
 
 
 def evaluation_batches(

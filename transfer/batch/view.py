@@ -1,11 +1,11 @@
-"""The data set as a request sees it: decode, mix, augment, all from the request's seed.
+"""The data set as a request sees it: decode, join, mix, augment, all from the request's seed.
 
 Nothing global is seeded or read, so a sample is the same in any worker, in any order and after any resume.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,11 +14,13 @@ from torch.utils.data import Dataset
 from transfer.types import DetectionDataset, Request, Sample, UserError
 
 MAXIMUM_REPLACEMENTS = 10
-REPLACEMENT_STREAM = 1
+REPLACEMENT_STREAM, JOIN_STREAM = 1, 2
 
 AugmentCall = Callable[[Sample, Request, np.random.Generator], Sample]
 Combine = Callable[[Sample, Sample, Request, np.random.Generator], Sample]
 """(first, second, request, rng) -> the mixed sample; `request.mix.weight` is the first one's share."""
+Join = Callable[[Sequence[Sample], Request, np.random.Generator], Sample]
+"""(the image and its partners, request, rng) -> one sample made of all of them."""
 
 
 class ViewedSample(NamedTuple):
@@ -47,6 +49,7 @@ class TrainingView(Dataset[ViewedSample]):
         *,
         on_broken: Literal["stop", "skip"] = "stop",
         combine: Combine | None = None,
+        join: Join | None = None,
     ) -> None:
         """Join a data set and an augmentation.
 
@@ -56,6 +59,7 @@ class TrainingView(Dataset[ViewedSample]):
             on_broken: "stop" raises at a file that cannot be read; "skip" replaces it by another image, drawn from the
                 request's seed, and reports the file. For evaluation use "stop": a replacement would count twice.
             combine: mixes two decoded samples before `augment`; needed where requests carry a `mix`.
+            join: makes one sample of several decoded ones, before `combine`; needed where requests carry `partners`.
 
         Raises:
             UserError: for another `on_broken`.
@@ -66,6 +70,7 @@ class TrainingView(Dataset[ViewedSample]):
         self.augment = augment
         self.on_broken = on_broken
         self.combine = combine
+        self.join = join
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -83,14 +88,21 @@ class TrainingView(Dataset[ViewedSample]):
             replacements = np.random.default_rng([request.seed, REPLACEMENT_STREAM])
             sample = self._read(request.index, replacements, skipped)
             second = None if request.mix is None else self._read(request.mix.index, replacements, skipped)
-            return ViewedSample(self._make(sample, second, request), request, tuple(skipped))
+            partners = [self._read(index, replacements, skipped) for index in request.partners]
+            return ViewedSample(self._make(sample, second, partners, request), request, tuple(skipped))
         except UserError as error:
             raise SampleError(str(error)) from error
 
-    def _make(self, sample: Sample, second: Sample | None, request: Request) -> Sample:
+    def _make(self, sample: Sample, second: Sample | None, partners: list[Sample], request: Request) -> Sample:
         rng = np.random.default_rng(request.seed)
-        files = sample.path if second is None else f"{sample.path} mixed with {second.path}"
+        files = ", ".join(partner.path for partner in (sample, *partners))
+        files += "" if second is None else f" mixed with {second.path}"
         try:
+            if partners:
+                if self.join is None:
+                    raise UserError("the batches draw mosaics, but TrainingView has join=None: pass what joins them")
+                # A stream of its own: a mosaic does not move the augmentation's draws.
+                sample = self.join([sample, *partners], request, np.random.default_rng([request.seed, JOIN_STREAM]))
             if second is not None:
                 if self.combine is None:
                     raise UserError("the batches draw mixed pairs, but TrainingView has combine=None: pass what mixes")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from transfer.types import UserError
 
 
@@ -23,6 +25,11 @@ class TrainingSettings:
     """Micro-batches that make one optimizer step; the loader's batch_size is divided by it."""
     clip_norm: float | None = None
     """Largest norm of all gradients together."""
+    flooding: float | None = None
+    """Level b below which the total loss of a micro-batch is pushed up again: |loss - b| + b (Ishida et al. 2020,
+    arXiv 2002.08709). Logged losses are those before. None: no flooding."""
+    dropblock: dict[str, Any] | None = None
+    """Arguments of `backbones.dropblock.DropBlock`, which acts on the backbone's maps in training. None: none."""
     ema: dict[str, Any] | None = None
     """Arguments of `transfer.optim.ema.EMA`; the average is what is evaluated. None: no average."""
     evaluate_every: float = 1
@@ -40,7 +47,7 @@ class TrainingSettings:
             problems.append(f"give either epochs ({self.epochs}) or iterations ({self.iterations})")
         whole = ("iterations", "accumulate", "log_every", "seed", "pictures")
         may_be_zero = ("seed", "pictures", "evaluate_every", "checkpoint_every")
-        may_be_none = ("epochs", "iterations", "clip_norm")
+        may_be_none = ("epochs", "iterations", "clip_norm", "flooding")
         for name in dict.fromkeys((*whole, *may_be_zero, *may_be_none)):
             value = getattr(self, name)
             if value is None and name in may_be_none:
@@ -51,10 +58,15 @@ class TrainingSettings:
                 problems.append(
                     f"{name}={value!r} must be a {kind}, {'0 or more' if name in may_be_zero else 'above 0'}"
                 )
-        if self.ema is not None and not isinstance(self.ema, dict):
-            problems.append(f"ema={self.ema!r} must be None or a dict, such as dict(decay=0.9998)")
+        for name, example in (("ema", "dict(decay=0.9998)"), ("dropblock", "dict(keep=0.9)")):
+            if getattr(self, name) is not None and not isinstance(getattr(self, name), dict):
+                problems.append(f"{name}={getattr(self, name)!r} must be None or a dict, such as {example}")
         if problems:
             raise UserError("training: " + "; ".join(problems))
+
+    def flooded(self, loss: Tensor) -> Tensor:
+        """The total loss as the backward pass takes it: below the level of flooding, its gradient is turned round."""
+        return loss if self.flooding is None else (loss - self.flooding).abs() + self.flooding
 
     def total(self, per_epoch: int) -> int:
         """Optimizer steps of the whole run."""

@@ -167,6 +167,9 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
         run: what to train; its `iteration` says where to begin.
         evaluate: from a model in eval mode to results; the first one's main figure decides on "best".
         hooks: told of every event, in order. Only process 0 is told of `Saving` and `Evaluation`.
+
+    A module of the model that has `set_progress` (DropBlock) is told before each step what share of the run is done.
+
     Returns:
         Whether the end was reached (False: interrupted, and saved).
     Raises:
@@ -184,13 +187,16 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
         )
     )
     model.train()
+    growing: list[Any] = [module for module in model.modules() if hasattr(module, "set_progress")]
 
     with _interruption() as interrupted, batches_of(run.batches(run.iteration)) as micro_batches:
         if _is_due(run, settings.evaluate_every) and run.measured_at < run.iteration:
             _measure(run, evaluate, hooks)  # was interrupted here
         while run.iteration < run.total:
-            # 1. The lr and the model's own random draws follow from the iteration.
+            # 1. The lr, the strength of what grows, and the model's own random draws follow from the iteration.
             set_lr(run.optimizer, run.schedule.factor(run.iteration, total=run.total, per_epoch=run.per_epoch))
+            for module in growing:
+                module.set_progress(run.iteration / run.total)
             torch.manual_seed(_step_seed(settings.seed, run.iteration, world.rank))
 
             # 2. Forward and backward, once a micro-batch; gradients are averaged over processes with the last.
@@ -200,7 +206,7 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
                 with _only_last_synchronizes(network, micro, settings.accumulate):
                     with run.precision.autocast():
                         losses = run.task.losses(network, batch)
-                        loss = torch.stack(list(losses.values())).sum() / settings.accumulate
+                        loss = settings.flooded(torch.stack(list(losses.values())).sum()) / settings.accumulate
                     step.begin_copy(losses)
                     run.precision.backward(loss)
                 step.finish_copy(batch, run.iteration)

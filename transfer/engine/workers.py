@@ -15,7 +15,9 @@ from transfer.types import Batch
 
 
 def end_workers(loader: Iterable[Any]) -> None:
-    """Stop the processes of a DataLoader with persistent workers; anything else has none and is left alone."""
+    """Stop the processes of a DataLoader with persistent workers, or of several; anything else has none."""
+    for one in getattr(loader, "loaders", ()):
+        end_workers(one)
     iterator = getattr(loader, "_iterator", None)
     if iterator is not None:
         iterator._shutdown_workers()  # torch has no public name for it
