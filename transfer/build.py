@@ -47,6 +47,7 @@ TRUSTED_FUNCTIONS = (
     "transfer.heads.faster_rcnn.faster_rcnn_fpn",
     "transfer.heads.c4.faster_rcnn_c4",
     "transfer.heads.dilated_c5.faster_rcnn_c5",
+    "transfer.heads.yolov3.yolov3",
     *(
         f"transfer.augment.presets.{name}"
         for name in ("two_stage_train", "two_stage_test", "square_train", "square_test", "one_stage_train")
