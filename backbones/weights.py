@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -95,7 +95,7 @@ def load_weights(
     """
     state = module.state_dict()
     shapes = full_shapes or {key: value.shape for key, value in state.items()}
-    weights = read_weights(source, architecture=architecture, full_shapes=shapes)
+    weights = _in_timm_layout(read_weights(source, architecture=architecture, full_shapes=shapes), shapes)
     renamed = {key: (full_names or {}).get(key, key) for key in state}
     # Checkpoints of this project carry the wrapped names, all others the full model's.
     matches = [match_keys(state, weights.tensors, names) for names in (renamed, {key: key for key in state})]
@@ -177,6 +177,17 @@ def match_keys(
             found.update(new)
             used.append(prefix)
     return found, tuple(used)
+
+
+def _in_timm_layout(weights: Weights, shapes: Mapping[str, torch.Size]) -> Weights:
+    """The weights with VGG's fc6 and fc7 as timm keeps them, as convolutions; torchvision keeps them flat."""
+    tensors = dict(weights.tensors)
+    for theirs, ours in (("classifier.0", "pre_logits.fc1"), ("classifier.3", "pre_logits.fc2")):
+        for kind in ("weight", "bias"):
+            found, shape = tensors.get(f"{theirs}.{kind}"), shapes.get(f"{ours}.{kind}")
+            if found is not None and shape is not None and found.numel() == shape.numel():
+                tensors[f"{ours}.{kind}"] = tensors.pop(f"{theirs}.{kind}").reshape(shape)
+    return replace(weights, tensors=tensors)
 
 
 def _report(

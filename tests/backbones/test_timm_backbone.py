@@ -237,6 +237,31 @@ def test_weights_reach_fc6_and_fc7(vgg_file: tuple[Path, dict[str, Tensor]]) -> 
     assert not report.missing
 
 
+def test_fc6_and_fc7_load_from_torchvision_s_layout(vgg_file: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> None:
+    # there they are linear layers, classifier.0 and .3, on the map flattened channel by channel
+    state = vgg_file[1]
+    flat = {key: value for key, value in state.items() if key.startswith("features.")}
+    for theirs, ours in ((0, "pre_logits.fc1"), (3, "pre_logits.fc2")):
+        flat[f"classifier.{theirs}.weight"] = state[f"{ours}.weight"].flatten(1)
+        flat[f"classifier.{theirs}.bias"] = state[f"{ours}.bias"]
+    flat |= {"classifier.6.weight": state["head.fc.weight"], "classifier.6.bias": state["head.fc.bias"]}
+    torch.save(flat, tmp_path / "torchvision.pth")
+    backbone = TimmBackbone(
+        "vgg11", weights=tmp_path / "torchvision.pth", model_options=SMALL_VGG, classifier_layers=True
+    )
+    report = backbone.load_report
+    assert report is not None
+    assert not report.missing
+    assert set(report.dropped_head) == {"classifier.6.weight", "classifier.6.bias"}
+    linear = torch.nn.functional.linear
+    maps = torch.rand(2, *state["pre_logits.fc1.weight"].shape[1:])
+    layers = backbone.classifier_layers
+    assert layers is not None
+    expected = linear(maps.flatten(1), flat["classifier.0.weight"], flat["classifier.0.bias"]).relu()
+    expected = linear(expected, flat["classifier.3.weight"], flat["classifier.3.bias"]).relu()
+    torch.testing.assert_close(layers.eval()(maps).flatten(1), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_trained_detector_s_fc6_and_fc7_load_from_beside_its_body(
     vgg_file: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
