@@ -229,8 +229,9 @@ class Pool:
             elif LOST not in codes:
                 self.ledger.fail(claim, _last_words(job.orders, codes), attempts=self.settings.attempts)
         row = self.ledger.rows([claim.key])[claim.key]
-        events = {"done": "done", "failed": "failed", "waiting": "interrupted" if self.interrupts else "crashed"}
-        self.told(events.get(row.state, "interrupted"), claim, seconds)
+        stopped = self.interrupts or LOST in codes
+        other = "interrupted" if stopped else "crashed"  # by now it may be waiting, or begun again: told by its worker
+        self.told(row.state if row.state in ("done", "failed") else other, claim, seconds)
 
     def _kill(self, job: _Job) -> None:
         for process in job.processes:
