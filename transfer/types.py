@@ -95,6 +95,9 @@ class Sample:
     """Of the image before any transform."""
     scale: tuple[float, float] = (1.0, 1.0)
     """(y, x): pixels of `image` per original pixel. Meaningful after test transforms only."""
+    mask: np.ndarray | None = None
+    """[H, W] uint8, segmentation: the class of each pixel, 0..K-1, IGNORED_PIXEL where none counts. In training of
+    `image`; test transforms leave it as it was, of the original size. None: the data have boxes only."""
     dropped: dict[str, int] = field(default_factory=dict)
     """How many boxes each geometric step removed, by the step's name."""
 
@@ -121,6 +124,8 @@ class Target:
     """(y, x): pixels of the batch's image per original pixel."""
     seed: int = 0
     """The request's seed: region samplers draw from it, so the draw does not depend on the batch around the image."""
+    mask: Tensor | None = None
+    """[h, w] uint8 as in `Sample`: of `size` in training, of `original_size` in test; None in detection."""
 
     def to(self, device: torch.device | str) -> Target:
         """A copy whose tensors are on `device`."""
@@ -136,6 +141,7 @@ class Target:
             original_size=self.original_size,
             scale=self.scale,
             seed=self.seed,
+            mask=None if self.mask is None else self.mask.to(device, non_blocking=True),
         )
 
 
@@ -176,6 +182,49 @@ class Prediction:
     """[N] float32 in [0, 1]."""
     labels: Tensor
     """[N] int64."""
+
+
+@dataclass(slots=True)
+class LabelMap:
+    """The segmentation of one image."""
+
+    labels: Tensor
+    """[H, W] uint8 of the ORIGINAL image: 0..K-1; every pixel has a class."""
+
+
+@dataclass(slots=True)
+class MaskRecord:
+    """What a segmentation dataset knows of one image without decoding it."""
+
+    path: str
+    image_id: int | str
+    """COCO's integer id, or the file's stem."""
+    size: Size
+    """Of the image as decoded (after EXIF rotation)."""
+    mask_path: str | None
+    """The mask's file; None where the mask is drawn from polygons."""
+
+
+@runtime_checkable
+class SegmentationDataset(Protocol):
+    """A set of images with a class for each pixel."""
+
+    class_names: tuple[str, ...]
+    """K of them, at most 255: a mask is uint8, and 255 is the ignored pixel."""
+
+    def __len__(self) -> int: ...
+
+    def record(self, index: int) -> MaskRecord:
+        """Path and size without decoding pixels."""
+        ...
+
+    def mask(self, index: int) -> np.ndarray:
+        """[H, W] uint8, of the image's size: 0..K-1 or IGNORED_PIXEL."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decoded image with its `mask`, and no boxes."""
+        ...
 
 
 @runtime_checkable
