@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Find every problem of a data set before training: tools/check_data.py CONFIG [--data ROOT] [--fix OUT].
 
-Reads the config's train, val and test data, decodes every image, and lists what is wrong at once: a table here, all
-of it in findings.json, and a page of pictures and histograms in check_data.jpg. --fix writes a repaired copy of the
-annotations beside links to the images; the originals are not touched.
+Reads the config's train, val and test data, decodes every image and mask, and lists what is wrong at once: a table
+here, all of it in findings.json, and a page of pictures and histograms in check_data.jpg. --fix writes a repaired copy
+of annotations with boxes beside links to the images; the originals are not touched. Masks are only checked.
 
 Exit code: 0 nothing or warnings only; 1 training would stop or be wrong (with --fix: it still would with the copy);
 2 the config or a path is wrong; 130 interrupted.
@@ -12,7 +12,10 @@ Exit code: 0 nothing or warnings only; 1 training would stop or be wrong (with -
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,11 +36,8 @@ def parse_arguments() -> argparse.Namespace:
 def main(arguments: argparse.Namespace) -> int:
     """Check, and return the exit code."""
     from transfer.build import load_config
-    from transfer.checking.check import check_detection
-    from transfer.checking.folders import check_output, named_folder, new_folder, write_text
-    from transfer.checking.page import draw_page
-    from transfer.checking.repair import check_target, repair
-    from transfer.checking.report import as_text, json_text
+    from transfer.checking.folders import check_output
+    from transfer.checking.mask_reading import has_masks
     from transfer.cli import configure_logging
 
     configure_logging()
@@ -49,6 +49,16 @@ def main(arguments: argparse.Namespace) -> int:
     numbered = arguments.output is None
     output = Path("runs/check_data") / Path(arguments.config).stem if numbered else Path(arguments.output)
     check_output(output, numbered=numbered)
+    return check_masks(config, arguments, output) if has_masks(config) else check_boxes(config, arguments, output)
+
+
+def check_boxes(config: dict[str, Any], arguments: argparse.Namespace, output: Path) -> int:
+    """Data with boxes, and their repair."""
+    from transfer.checking.check import check_detection
+    from transfer.checking.page import draw_page
+    from transfer.checking.repair import check_target, repair
+    from transfer.checking.report import as_text
+
     out = None if arguments.fix is None else Path(arguments.fix)
     if out is not None:
         check_target(out)
@@ -57,16 +67,45 @@ def main(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         after_reading=lambda parts: None if out is None else check_target(out, parts),
     )
-    folder = new_folder(output) if numbered else named_folder(output)
-    write_text(folder / "findings.json", json_text(report, config=arguments.config, data=config["data"]))
-    draw_page(report, folder / "check_data.jpg")
-    print(as_text(report), flush=True)
-    print(f"\nall of it in {folder / 'findings.json'}, pictures in {folder / 'check_data.jpg'}", flush=True)
+    leave(report, as_text(report), partial(draw_page, report), arguments, config, output)
     if out is None:
         return int(report.is_wrong)
     repaired = repair(report, config["data"], out)
     print(f"\n{repaired.as_text()}", flush=True)
     return int(repaired.is_wrong)
+
+
+def check_masks(config: dict[str, Any], arguments: argparse.Namespace, output: Path) -> int:
+    """Data with masks."""
+    from transfer.checking.mask_check import check_segmentation
+    from transfer.checking.mask_page import draw_mask_page
+    from transfer.checking.mask_report import masks_as_text
+    from transfer.types import UserError
+
+    if arguments.fix is not None:
+        raise UserError("--fix repairs boxes, not masks: check without it, and mend the files that findings.json names")
+    report = check_segmentation(config, workers=arguments.workers)
+    leave(report, masks_as_text(report), partial(draw_mask_page, report), arguments, config, output)
+    return int(report.is_wrong)
+
+
+def leave(
+    report: Any,
+    text: str,
+    draw: Callable[[Path], None],
+    arguments: argparse.Namespace,
+    config: dict[str, Any],
+    output: Path,
+) -> None:
+    """Write the findings and the page to the output folder, and print the text."""
+    from transfer.checking.folders import named_folder, new_folder, write_text
+    from transfer.checking.report import json_text
+
+    folder = new_folder(output) if arguments.output is None else named_folder(output)
+    write_text(folder / "findings.json", json_text(report, config=arguments.config, data=config["data"]))
+    draw(folder / "check_data.jpg")
+    print(text, flush=True)
+    print(f"\nall of it in {folder / 'findings.json'}, pictures in {folder / 'check_data.jpg'}", flush=True)
 
 
 if __name__ == "__main__":

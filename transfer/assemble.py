@@ -24,20 +24,21 @@ from transfer.batch.collate import Collate, make_loader
 from transfer.batch.mixing import mixed_iterations
 from transfer.batch.requests import RequestBatches, evaluation_batches
 from transfer.batch.view import TrainingView
-from transfer.build import Node, build, check_arguments, parameters_of, resolve, to_json
+from transfer.build import Node, build, check_arguments, nearest, parameters_of, resolve, to_json
 from transfer.data.subset import split_validation
 from transfer.engine.checkpoint import FORMAT, library_versions
 from transfer.engine.distributed import World
-from transfer.engine.evaluate import measure, predict_all
+from transfer.engine.segmentation_views import SegmentationTestTime, SegmentationViewsTask
 from transfer.engine.settings import TrainingSettings
 from transfer.engine.sync_bn import lone_statistics, synchronize
-from transfer.engine.task import DetectionTask
-from transfer.engine.test_time import TestTime, TestTimeTask, ViewsLoader, scaled_pipeline
+from transfer.engine.task import DetectionTask, SegmentationTask, Task
 from transfer.engine.train import MetricLike, Run
+from transfer.engine.views import TestTime, TestTimeTask, ViewsLoader, scaled_pipeline
+from transfer.evaluator import DetectionEvaluator, Evaluator, SegmentationEvaluator
 from transfer.ops.box_voting import merge_predictions
 from transfer.optim.ema import EMA
 from transfer.optim.precision import Precision
-from transfer.types import Batch, DetectionDataset, Prediction, UserError
+from transfer.types import AnyDataset, Batch, DetectionDataset, UserError
 
 logger = logging.getLogger("trickstack")
 
@@ -64,7 +65,8 @@ class LoaderSettings:
     mosaic: Any = None
     """`transfer.augment.mosaic.Mosaic` joins training images in fours, before any are mixed; None: no mosaics."""
     test_time: dict[str, Any] | None = None
-    """Arguments of `transfer.engine.test_time.TestTime`: test images in several views. None: a single view."""
+    """Arguments of `transfer.engine.views.TestTime`, in segmentation of `SegmentationTestTime` beside it: test images
+    in several views. None: a single view."""
 
 
 def number_of_workers(asked: int) -> int:
@@ -127,11 +129,11 @@ def build_dataset(node: Node, where: str, class_names: Sequence[str] | None, tru
 class Data:
     """The data sets of a config."""
 
-    train: DetectionDataset
-    measured: DetectionDataset
+    train: AnyDataset
+    measured: AnyDataset
     """What is evaluated during the run: validation data, or where there is none, the test set."""
     has_validation: bool
-    test: DetectionDataset
+    test: AnyDataset
     """Opened before training, so that a mistake in it does not cost a run."""
 
 
@@ -146,6 +148,7 @@ def build_data(config: Node) -> Data:
     if unknown or not {"train", "test"} <= set(nodes):
         raise UserError(f"data has {', '.join(map(repr, nodes))}; give train, test and val (or val=None)")
     train = build_dataset(nodes["train"], "data.train", None, None)
+    check_kind(train, task_name(config))
     test = build_dataset(nodes["test"], "data.test", train.class_names, None)
     val = nodes.get("val")
     if isinstance(val, float):
@@ -156,14 +159,35 @@ def build_data(config: Node) -> Data:
     return Data(train, test, False, test)
 
 
-def build_task(config: Node, num_classes: int, trusted: Sequence[str] | None = None) -> DetectionTask:
+TASKS: dict[str, type[Task]] = {"detection": DetectionTask, "segmentation": SegmentationTask}
+
+
+def task_name(config: Node) -> str:
+    """The config's `task`; "detection" where it has none. Raises: UserError for another than is known."""
+    name = config.get("task", "detection")
+    if name not in TASKS:
+        raise UserError(f"task={name!r} is none of {', '.join(TASKS)}{nearest(str(name), TASKS)}")
+    return str(name)
+
+
+def check_kind(dataset: Any, task: str) -> None:
+    """Raises: UserError where the data are of another task: boxes where masks are needed, or the reverse."""
+    if hasattr(dataset, "mask") != (task == "segmentation"):
+        have, other = ("masks", "segmentation") if hasattr(dataset, "mask") else ("boxes", "detection")
+        raise UserError(
+            f"data.train is a {type(dataset).__name__}, whose truth is {have}, but task={task!r}: take a data set for "
+            f"{task}, or a config with task={other!r}"
+        )
+
+
+def build_task(config: Node, num_classes: int, trusted: Sequence[str] | None = None) -> Any:
     """Model, criterion and postprocess; a criterion that has `check_model` is shown the model."""
     model = build(config["model"], "model", trusted=trusted, num_classes=num_classes)
     criterion = build(config["criterion"], "criterion", trusted=trusted)
     if hasattr(criterion, "check_model"):
         criterion.check_model(model)
     postprocess = build(config["postprocess"], "postprocess", trusted=trusted)
-    return DetectionTask(model, criterion, postprocess)
+    return TASKS[task_name(config)](model, criterion, postprocess)
 
 
 def backbone_of(model: nn.Module) -> Backbone:
@@ -174,14 +198,14 @@ def backbone_of(model: nn.Module) -> Backbone:
     return backbone
 
 
-def aspects(dataset: DetectionDataset) -> list[float]:
+def aspects(dataset: AnyDataset) -> list[float]:
     """Height / width of every image."""
     sizes = [dataset.record(index).size for index in range(len(dataset))]
     return [height / width for height, width in sizes]
 
 
 def test_loader(
-    dataset: DetectionDataset,
+    dataset: AnyDataset,
     augment: Callable[..., Any],
     settings: LoaderSettings,
     pad_value: tuple[int, int, int],
@@ -204,36 +228,6 @@ def test_loader(
     )
 
 
-class Evaluator:
-    """Measures a model on one data set; keeps the last predictions and results.
-
-    Args:
-        task: knows how to predict.
-        dataset: what is measured.
-        loader: this process's share of it.
-        metrics: what is computed.
-        world: this process.
-    """
-
-    def __init__(
-        self,
-        task: DetectionTask,
-        dataset: DetectionDataset,
-        loader: Iterable[Batch],
-        metrics: Sequence[Any],
-        world: World,
-    ) -> None:
-        self.task, self.dataset, self.loader, self.metrics, self.world = task, dataset, loader, metrics, world
-        self.predictions: list[Prediction] = []
-        self.results: list[MetricLike] = []
-
-    def __call__(self, model: nn.Module, on_batch: Callable[[int], None] = lambda images: None) -> list[MetricLike]:
-        """Args: the network in eval mode. Returns: one result a metric, on every process."""
-        self.predictions = predict_all(self.task, model, self.loader, self.world, on_batch=on_batch)
-        self.results = measure(self.metrics, self.dataset, self.predictions, self.world)
-        return self.results
-
-
 def build_augment(config: Node, which: str, trusted: Sequence[str] | None = None) -> Callable[..., Any]:
     """The config's pipeline for "train" or "test"."""
     nodes = config["augment"]
@@ -243,37 +237,44 @@ def build_augment(config: Node, which: str, trusted: Sequence[str] | None = None
 
 
 def build_testing(
-    config: Node, task: DetectionTask, trusted: Sequence[str] | None = None
-) -> tuple[DetectionTask, list[Callable[..., Any]]]:
+    config: Node, task: Any, trusted: Sequence[str] | None = None
+) -> tuple[Any, list[Callable[..., Any]]]:
     """What predicts test images, and a pipeline for each scale that it predicts them at."""
     arguments, augment = loader_settings(config, trusted).test_time, build_augment(config, "test", trusted)
     if arguments is None:
         return task, [augment]
     if not isinstance(arguments, dict):
         raise UserError(f"loader.test_time={arguments!r} must be None or a dict, such as dict(scales=[1.0], flip=True)")
-    check_arguments(TestTime, arguments, "loader.test_time")
-    views = TestTime(**arguments)
+    kind: Any = SegmentationTestTime if isinstance(task, SegmentationTask) else TestTime
+    check_arguments(kind, arguments, "loader.test_time")
+    views = kind(**arguments)
     logger.info("test images are predicted in several views, which costs as many passes: %s", views)
-    merge = partial(merge_predictions, nms_iou=views.nms_iou, voting_iou=views.voting, limit=views.max_detections)
     nodes = [scaled_pipeline(config["augment"]["test"], scale, trusted) for scale in views.scales]
     pipelines = [build(node, "augment.test", trusted=trusted) for node in nodes]
+    if isinstance(task, SegmentationTask):
+        return SegmentationViewsTask(task, views), pipelines
+    merge = partial(merge_predictions, nms_iou=views.nms_iou, voting_iou=views.voting, limit=views.max_detections)
     return TestTimeTask(task, flip=views.flip, merge=merge), pipelines
 
 
 def build_evaluator(
     config: Node,
-    task: DetectionTask,
-    dataset: DetectionDataset,
+    task: Any,
+    dataset: Any,
     world: World,
     trusted: Sequence[str] | None = None,
-) -> Evaluator:
-    """The evaluator of a config's test augmentation and metrics."""
+) -> Any:
+    """The evaluator of a config's test augmentation and metrics: see `transfer.evaluator`."""
     predictor, pipelines = build_testing(config, task, trusted)
     settings, pad_value = loader_settings(config, trusted), backbone_of(task.model).pad_value
     share = dataclasses.replace(settings, workers=-(-settings.workers // len(pipelines)))  # rounded up
     loaders = [test_loader(dataset, pipeline, share, pad_value, world) for pipeline in pipelines]
     loader = loaders[0] if len(loaders) == 1 else ViewsLoader(loaders)
-    return Evaluator(predictor, dataset, loader, build(config["metrics"], "metrics", trusted=trusted), world)
+    metrics = build(config["metrics"], "metrics", trusted=trusted)
+    if isinstance(task, SegmentationTask):
+        pictures = training_settings(config).pictures
+        return SegmentationEvaluator(predictor, dataset, loader, metrics, world, pictures=pictures)
+    return DetectionEvaluator(predictor, dataset, loader, metrics, world)
 
 
 def loader_settings(config: Node, trusted: Sequence[str] | None = None) -> LoaderSettings:
@@ -297,7 +298,7 @@ def training_settings(config: Node) -> TrainingSettings:
 
 
 def _training_batches(
-    config: Node, dataset: DetectionDataset, pad_value: tuple[int, int, int], world: World
+    config: Node, dataset: AnyDataset, pad_value: tuple[int, int, int], world: World
 ) -> tuple[Callable[[int], Iterable[Batch]], int]:
     """What makes the micro-batches from an iteration to the end of the run, and the optimizer steps of an epoch."""
     settings, loading = training_settings(config), loader_settings(config)
@@ -401,12 +402,17 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
             "format": FORMAT,
             "config": to_json(config),
             "class_names": list(data.train.class_names),
-            "category_ids": [int(i) for i in data.train.category_ids()],
+            "category_ids": category_ids_of(data.train),
             "backbone": backbone.describe(),
             "versions": library_versions(),
         },
     )
     return run, evaluator, data
+
+
+def category_ids_of(dataset: AnyDataset) -> list[int]:
+    """The ids that labels are written as in COCO-format files; none for segmentation."""
+    return [int(i) for i in dataset.category_ids()] if isinstance(dataset, DetectionDataset) else []
 
 
 def as_plain(result: MetricLike) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any
 from transfer.types import UserError
 
 TOP_LEVEL: dict[str, str] = {
+    "task": "detection (where it is left out) or segmentation",
     "model": "the network, built with num_classes",
     "criterion": "output and targets to losses",
     "postprocess": "output to predictions",
@@ -48,9 +49,20 @@ TRUSTED_FUNCTIONS = (
     "transfer.heads.c4.faster_rcnn_c4",
     "transfer.heads.dilated_c5.faster_rcnn_c5",
     "transfer.heads.yolov3.yolov3",
+    "transfer.heads.ssd.ssd",
+    "transfer.heads.fcn.fcn",
+    "transfer.heads.smp_decoder.smp_decoder",
     *(
         f"transfer.augment.presets.{name}"
-        for name in ("two_stage_train", "two_stage_test", "square_train", "square_test", "one_stage_train")
+        for name in (
+            "two_stage_train",
+            "two_stage_test",
+            "square_train",
+            "square_test",
+            "one_stage_train",
+            "segmentation_train",
+            "segmentation_test",
+        )
     ),
 )
 """Functions of this project that a checkpoint may name: they build. Others write, read or connect."""
@@ -93,18 +105,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Node:
         raise UserError(f"config {path}: {type(error).__name__}: {error}") from error
     config = {key: as_plain_node(value, key, f"config {path}") for key, value in raw.items() if not key.startswith("_")}
     unknown = [f"{key!r}{nearest(key, TOP_LEVEL)}" for key in config if key not in TOP_LEVEL]
-    missing = [f"{key!r} ({TOP_LEVEL[key]})" for key in TOP_LEVEL if key not in config]
+    missing = [f"{key!r} ({TOP_LEVEL[key]})" for key in TOP_LEVEL if key not in config and key != "task"]
     if unknown or missing:
         parts = ["unknown top-level name " + ", ".join(unknown)] if unknown else []
         parts += ["missing " + ", ".join(missing)] if missing else []
         raise UserError(f"config {path}: {'; '.join(parts)}. Private helpers start with an underscore")
     for override in overrides:
         apply_override(config, override)
-    kinds: dict[str, type] = {key: list if key == "metrics" else dict for key in TOP_LEVEL}
+    kinds: dict[str, type] = {**dict.fromkeys(TOP_LEVEL, dict), "metrics": list, "task": str}
     wrong = [
-        f"{key} is {config[key]!r}, it must be a {kind.__name__} ({TOP_LEVEL[key]})"
-        for key, kind in kinds.items()
-        if not isinstance(config[key], kind)
+        f"{key} is {value!r}, it must be a {kinds[key].__name__} ({TOP_LEVEL[key]})"
+        for key, value in config.items()
+        if not isinstance(value, kinds[key])
     ]
     if wrong:
         raise UserError(f"config {path}: {'; '.join(wrong)}")

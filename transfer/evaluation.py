@@ -16,10 +16,10 @@ from transfer.engine.distributed import World, choose_device
 from transfer.engine.hooks import json_text
 from transfer.engine.run_directory import new_run_directory, write_text_atomically
 from transfer.engine.train import MetricLike
+from transfer.evaluator import DetectionEvaluator
 from transfer.metrics.detections import write_coco_detections
-from transfer.report.pages import page_of_predictions
 from transfer.restoring import differing_keys, restore
-from transfer.types import DetectionDataset, UserError
+from transfer.types import AnyDataset, UserError
 
 logger = logging.getLogger("trickstack")
 
@@ -35,7 +35,7 @@ def evaluate_checkpoint(
     trust: Sequence[str] = (),
     test_time: Mapping[str, Any] | None = None,
 ) -> list[MetricLike]:
-    """Measure, print the tables, write results.json, detections.json and a page of predictions.
+    """Measure, print the tables, write results.json and a page of predictions; of a detector detections.json, too.
 
     Args:
         path: a checkpoint of this project.
@@ -96,14 +96,18 @@ def evaluate_checkpoint(
         "metrics": [as_plain(result) for result in results],
     }
     write_text_atomically(folder / "results.json", json_text(facts))
-    records = [dataset.record(index) for index in range(len(dataset))]
-    write_coco_detections(folder / "detections.json", records, evaluator.predictions, dataset.category_ids())
-    page_of_predictions(dataset, evaluator.predictions, folder / "predictions.jpg")
-    logger.info("results.json, detections.json and predictions.jpg are in %s", folder)
+    written = ["results.json", "predictions.jpg"]
+    if isinstance(evaluator, DetectionEvaluator):
+        records = [evaluator.dataset.record(index) for index in range(len(dataset))]
+        ids = evaluator.dataset.category_ids()
+        write_coco_detections(folder / "detections.json", records, evaluator.predictions, ids)
+        written.insert(1, "detections.json")
+    evaluator.draw(folder / "predictions.jpg")
+    logger.info("%s are in %s", ", ".join(written), folder)
     return results
 
 
-def _dataset(config: Node, split: str, class_names: Sequence[str], trusted: Sequence[str] | None) -> DetectionDataset:
+def _dataset(config: Node, split: str, class_names: Sequence[str], trusted: Sequence[str] | None) -> AnyDataset:
     """One of the config's data sets, with the checkpoint's order of classes."""
     nodes = config["data"]
     if split != "test" and isinstance(nodes.get("val"), float):  # held out from the training set, by the run's seed

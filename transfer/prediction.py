@@ -1,4 +1,4 @@
-"""Detections in a user's own pictures: drawings and JSON."""
+"""Predictions for a user's own pictures: drawings and JSON; of a segmenter, palette PNGs, too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.assemble import backbone_of, build_testing
+from transfer.assemble import backbone_of, build_testing, task_name
 from transfer.batch.collate import Collate
 from transfer.batch.view import ViewedSample
 from transfer.data.image import IMAGE_SUFFIXES, BrokenSample, read_image
@@ -19,11 +19,12 @@ from transfer.engine.checkpoint import load_checkpoint
 from transfer.engine.distributed import choose_device
 from transfer.engine.hooks import json_text
 from transfer.engine.run_directory import write_text_atomically
-from transfer.engine.test_time import views_of
+from transfer.engine.views import views_of
 from transfer.evaluation import make_folder, progress
+from transfer.report.overlays import draw_label_map, write_palette_png
 from transfer.report.pages import draw_boxes, write_picture
 from transfer.restoring import restore
-from transfer.types import Request, Sample, UserError
+from transfer.types import LabelMap, Prediction, Request, Sample, UserError
 
 logger = logging.getLogger("trickstack")
 
@@ -61,19 +62,20 @@ def predict_paths(
     trust: Sequence[str] = (),
     test_time: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detect objects in every image; a file that cannot be read is named and left out.
+    """Detect objects in every image, or segment it; a file that cannot be read is named and left out.
 
     Args:
         checkpoint_path: a checkpoint of this project.
         paths: files, folders, globs.
         output: folder for predictions.json and the drawings; files of the same names in it are replaced.
-        score: weaker detections are left out, in [0, 1].
+        score: weaker detections are left out, in [0, 1]; not read by a segmenter.
         device: "auto", "cpu", "cuda", "cuda:N".
         pictures: whether to draw.
         trust: further modules that the checkpoint's config may name.
         test_time: in place of the config's `loader.test_time`; None: as the config says.
     Returns:
-        One dict an image: file, width, height, detections (class, score, box as xyxy pixels).
+        One dict an image: file, width, height, and detections (class, score, box as xyxy pixels) or areas (class,
+        pixels, share of the image).
     """
     if not 0 <= score <= 1:
         raise UserError(f"--score {score}: give a number from 0 to 1")
@@ -87,6 +89,8 @@ def predict_paths(
     divisor = restored.config["loader"].get("size_divisor", 32)
     collate = Collate(backbone_of(restored.task.model).pad_value, size_divisor=divisor)
     folder = make_folder(output)
+    if task_name(restored.config) == "segmentation":
+        make_folder(str(folder / "masks"))
     names = _drawing_names(images)
     if pictures:
         _spare_originals(images, folder, names)
@@ -104,26 +108,27 @@ def predict_paths(
         samples = [augment(_sample(pixels, path), request, np.random.default_rng(0)) for augment in pipelines]
         batches = [collate([ViewedSample(sample, request)]) for sample in samples]
         prediction = task.predict(task.model, views_of(batches).to(where))[0]
-        strong = prediction.scores >= score
-        boxes, scores = prediction.boxes[strong].numpy(), prediction.scores[strong].numpy()
-        labels = prediction.labels[strong].numpy()
-        results.append(
-            {
-                "file": str(path),
-                "width": pixels.shape[1],
-                "height": pixels.shape[0],
-                "detections": [
-                    {
-                        "class": restored.class_names[k],
-                        "score": round(float(s), 4),
-                        "box": [round(float(v), 2) for v in b],
-                    }
-                    for b, s, k in zip(boxes, scores, labels.tolist())
-                ],
-            }
-        )
+        about: dict[str, Any] = {"file": str(path), "width": pixels.shape[1], "height": pixels.shape[0]}
+        if isinstance(prediction, LabelMap):
+            labels = prediction.labels.numpy()
+            about["areas"] = areas_of(labels, restored.class_names)
+            mask = f"{Path(names[path]).stem}.png"
+            write_palette_png(folder / "masks" / mask, labels)
+            about["mask"] = f"masks/{mask}"
+            drawn = draw_label_map(pixels, labels)
+        else:
+            kept = prediction.scores >= score
+            prediction = Prediction(prediction.boxes[kept], prediction.scores[kept], prediction.labels[kept])
+            about["detections"] = detections_of(prediction, restored.class_names)
+            drawn = draw_boxes(
+                pixels,
+                prediction.boxes.numpy(),
+                prediction.labels.numpy(),
+                restored.class_names,
+                scores=prediction.scores.numpy(),
+            )
+        results.append(about)
         if pictures:
-            drawn = draw_boxes(pixels, boxes, labels, restored.class_names, scores=scores)
             write_picture(folder / names[path], drawn)
         step(1)
     if not results:
@@ -133,6 +138,30 @@ def predict_paths(
         "%d images%s; predictions.json is in %s", len(results), f", {unreadable} left out" * bool(unreadable), folder
     )
     return results
+
+
+def detections_of(prediction: Prediction, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Detections as plain types, best first: class, score, box as xyxy pixels."""
+    rows = zip(prediction.boxes.tolist(), prediction.scores.tolist(), prediction.labels.tolist(), strict=True)
+    return [
+        {"class": class_names[label], "score": round(score, 4), "box": [round(side, 2) for side in box]}
+        for box, score, label in rows
+    ]
+
+
+def areas_of(labels: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """What of an image each class covers, the largest first; classes that cover nothing are left out.
+
+    Args:
+        labels: [H, W] uint8.
+        class_names: of the labels.
+    """
+    counts = np.bincount(labels.ravel(), minlength=len(class_names))
+    return [
+        {"class": class_names[k], "pixels": int(counts[k]), "share": round(float(counts[k]) / labels.size, 6)}
+        for k in np.argsort(-counts, kind="stable")
+        if counts[k]
+    ]
 
 
 def _drawing_names(images: Sequence[Path]) -> dict[Path, str]:

@@ -14,7 +14,6 @@ import torch
 from transfer.assemble import backbone_of, build_task
 from transfer.build import TRUSTED_MODULES, Node, from_json
 from transfer.engine.checkpoint import Checkpoint
-from transfer.engine.task import DetectionTask
 from transfer.optim.ema import EMA
 from transfer.types import UserError
 
@@ -23,7 +22,8 @@ from transfer.types import UserError
 class Restored:
     """What a checkpoint holds, ready to predict."""
 
-    task: DetectionTask
+    task: Any
+    """`transfer.engine.task.DetectionTask` or `SegmentationTask`."""
     config: Node
     class_names: tuple[str, ...]
     category_ids: list[int]

@@ -10,7 +10,6 @@ from typing import Any
 
 from transfer.assemble import (
     Data,
-    Evaluator,
     as_plain,
     build_evaluator,
     build_run,
@@ -21,8 +20,8 @@ from transfer.engine.distributed import World, world
 from transfer.engine.hooks import CheckpointKeeper, MetricsFile, ProgressLog, TensorBoard, json_text, logging_to_file
 from transfer.engine.run_directory import latest_run_directory, new_run_directory, write_text_atomically
 from transfer.engine.train import Evaluation, Event, Hook, MetricLike, train
+from transfer.evaluator import Evaluator
 from transfer.report.curves import draw_curves
-from transfer.report.pages import page_of_predictions
 from transfer.restoring import check_same_config, restore
 from transfer.types import UserError
 
@@ -145,9 +144,7 @@ class _Pictures:
             return
         draw_curves(self.folder / "metrics.jsonl", self.folder / "curves.png")
         if self.count:
-            page_of_predictions(
-                self.evaluator.dataset, self.evaluator.predictions, self.folder / "predictions.jpg", count=self.count
-            )
+            self.evaluator.draw(self.folder / "predictions.jpg", count=self.count)
 
 
 def _report(folder: Path, config: Node, data: Data, evaluator: Evaluator, here: World) -> None:
@@ -164,7 +161,7 @@ def _report(folder: Path, config: Node, data: Data, evaluator: Evaluator, here: 
         on_test = build_evaluator(config, restored.task, data.test, alone)
         logger.info("measuring %s on the test set (%d images)", name, len(data.test))
         results: list[MetricLike] = on_test(restored.task.model)
-        page_of_predictions(data.test, on_test.predictions, folder / "test_predictions.jpg")
+        on_test.draw(folder / "test_predictions.jpg")
         for result in results:
             logger.info("test set, %s:\n%s", name, result.table())
         metrics = [as_plain(result) for result in results]

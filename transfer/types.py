@@ -246,3 +246,6 @@ class DetectionDataset(Protocol):
     def category_ids(self) -> Sequence[int]:
         """The id that label k is written as in COCO-format files; k + 1 unless the data came with ids."""
         ...
+
+
+AnyDataset = DetectionDataset | SegmentationDataset

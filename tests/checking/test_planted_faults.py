@@ -264,4 +264,13 @@ def test_every_code_is_planted_somewhere() -> None:
         "rename-unused",
         "entry-unusable",
     }
-    assert planted | elsewhere == set(CODES)
+    of_masks = {  # test_checking_of_masks.py
+        "mask-missing",
+        "mask-unreadable",
+        "mask-value-unknown",
+        "mask-size-differs",
+        "mask-empty",
+        "no-labelled-pixels",
+        "class-without-pixels",
+    }
+    assert planted | elsewhere | of_masks == set(CODES)

@@ -10,10 +10,19 @@ import pytest
 import torch
 
 from backbones.contract import Backbone
-from transfer.assemble import backbone_of, build_augment, build_run, build_task, loader_settings, training_settings
+from transfer.assemble import (
+    backbone_of,
+    build_augment,
+    build_run,
+    build_task,
+    loader_settings,
+    task_name,
+    training_settings,
+)
 from transfer.build import TRUSTED_MODULES, Node, build, from_json, load_config, resolve, to_json
 from transfer.engine.distributed import World
 from transfer.engine.train import Step, train
+from transfer.train_command import TOOLS
 
 CONFIGS = sorted(path for path in (Path(__file__).parents[2] / "configs").glob("*.py"))
 
@@ -44,7 +53,8 @@ def test_the_header_says_the_command(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith('"""')
     header = text[3 : text.index('"""', 3)]
-    assert f"tools/train_det.py configs/{path.name}" in header
+    tool = TOOLS[task_name(load_config(path))]
+    assert f"{tool} configs/{path.name}" in header
     assert len(header.splitlines()[0]) > 20
 
 
@@ -69,7 +79,7 @@ def test_everything_builds_at_full_size(config: Node) -> None:
     factors = [schedule.factor(i, total=settings.total(per_epoch), per_epoch=per_epoch) for i in (0, 499, 999)]
     assert all(0 <= factor <= 1 for factor in factors)
     for metric in build(config["metrics"]):
-        assert callable(metric.evaluate)
+        assert callable(metric.evaluate if task_name(config) == "detection" else metric.start)
     for which in ("train", "test"):
         assert callable(build_augment(config, which))
 

@@ -1,9 +1,13 @@
-"""Any albumentations transforms as one step, with exact boxes and a random stream for each transform.
+"""Any albumentations transforms as one step, with exact boxes, true masks and a random stream for each transform.
 
 albumentations gives every transform of a Compose the same stream (two flips then always fire together), takes boxes
 through normalised float32 (60 comes back as 59.9999987) and label fields through floats. So each transform, nested ones
 too, is seeded by itself from the step's generator; boxes go in with their position as the only field, and whatever
 belongs to a box is taken from the original by that position; and boxes that a transform left alone come back exactly.
+
+A mask moves with its image. What comes into the image from outside albumentations gives class 0 by default
+(`fill_mask=0`), where it must be ignored: such a transform is refused. Its GaussianBlur with a sigma of exactly 0 gives
+a black image (0 / 0), so the range must begin above.
 """
 
 from __future__ import annotations
@@ -12,12 +16,13 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
-from transfer.augment.placing import TOLERANCE, place_boxes
-from transfer.types import Request, Sample, UserError
+from transfer.augment.placing import TOLERANCE, fitting_mask, place_boxes
+from transfer.types import IGNORED_PIXEL, Request, Sample, UserError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer version
 
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class AlbumentationsStep:
-    """Runs albumentations transforms on image and boxes."""
+    """Runs albumentations transforms on image, boxes and mask."""
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class AlbumentationsStep:
         )
         self.compose = albumentations.Compose(list(transforms), bbox_params=boxes if self.geometric else None)
         self._seeded = tuple(_nodes(self.compose, albumentations.BaseCompose))
+        self._mask_problems = [problem for node in nodes for problem in _mask_problems(node)]
         self.name = name
         self.min_side = min_side
 
@@ -67,15 +73,20 @@ class AlbumentationsStep:
         """The transformed sample; does not look at `request.size`.
 
         Raises:
-            UserError: when a transform gave anything but a uint8 image.
+            UserError: when a transform gave anything but a uint8 image, or cannot keep a mask true.
         """
+        mask = fitting_mask(sample, self.name)
+        if mask is not None and self._mask_problems:
+            raise UserError(f"{self.name}: the data have masks: " + "; ".join(self._mask_problems))
         self._seed(rng)
         if not self.geometric:
             return replace(sample, image=self._checked(self.compose(image=sample.image.copy())["image"]))
         count = len(sample.boxes)
-        result = self.compose(
-            image=sample.image.copy(), bboxes=sample.boxes.astype(np.float32).reshape(-1, 4), positions=np.arange(count)
-        )
+        inputs: dict[str, Any] = {"image": sample.image.copy(), "positions": np.arange(count)}
+        inputs["bboxes"] = sample.boxes.astype(np.float32).reshape(-1, 4)
+        if mask is not None:
+            inputs["mask"] = mask.copy()
+        result = self.compose(**inputs)
         positions = np.asarray(result["positions"]).astype(np.int64).reshape(-1)  # which boxes are left
         moved = np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4)
         untouched = np.abs(moved - sample.boxes[positions]) <= TOLERANCE
@@ -84,7 +95,9 @@ class AlbumentationsStep:
         keep = np.zeros(count, dtype=np.bool_)
         keep[positions] = True
         image = self._checked(result["image"])
-        return place_boxes(sample, image, boxes, self.name, keep=keep, min_side=self.min_side)
+        if mask is not None:
+            mask = np.ascontiguousarray(result["mask"])
+        return place_boxes(sample, image, boxes, self.name, keep=keep, min_side=self.min_side, mask=mask)
 
     def _seed(self, rng: np.random.Generator) -> None:
         # Parents first: set_random_state of a compose hands its own generator to its children, which then get theirs.
@@ -148,6 +161,48 @@ class ColorJitter:
     def __call__(self, sample: Sample, request: Request, rng: np.random.Generator) -> Sample:
         """The sample with other colours and the same boxes."""
         return self.step(sample, request, rng)
+
+
+class GaussianBlur:
+    """Blurs by a Gaussian of random width."""
+
+    def __init__(self, p: float = 0.5, *, sigma: tuple[float, float] = (0.1, 1.0)) -> None:
+        """Set the strength; the defaults are those of GluonCV's segmentation (after PSPNet), which draws from [0, 1].
+
+        Args:
+            p: probability, in [0, 1].
+            sigma: range of the standard deviation, pixels, above 0, drawn evenly; below 0.25 hardly anything changes.
+
+        Raises:
+            UserError: with every argument that does not fit.
+        """
+        problems = [] if 0 <= p <= 1 else [f"p={p} must be in [0, 1]"]
+        if len(sigma) != 2 or not 0 < sigma[0] <= sigma[1]:
+            problems.append(f"sigma={sigma!r} must be (low, high), above 0")
+        if problems:
+            raise UserError("GaussianBlur: " + "; ".join(problems))
+        import albumentations
+
+        # blur_limit=0: the kernel is as large as sigma needs.
+        blur = albumentations.GaussianBlur(blur_limit=0, sigma_limit=(sigma[0], sigma[1]), p=p)
+        self.step = AlbumentationsStep([blur], name="GaussianBlur")
+
+    def __call__(self, sample: Sample, request: Request, rng: np.random.Generator) -> Sample:
+        """The blurred sample with the same boxes and mask, or one equal to the sample itself."""
+        return self.step(sample, request, rng)
+
+
+def _mask_problems(node: object) -> list[str]:
+    # What a transform would do to a mask that makes it untrue. fill_mask=None leaves the mask alone.
+    problems = []
+    name = type(node).__name__
+    fill = getattr(node, "fill_mask", None)
+    if fill is not None and (np.asarray(fill) != IGNORED_PIXEL).any():
+        problems.append(f"{name} has fill_mask={fill!r}, which is a class: give fill_mask={IGNORED_PIXEL}")
+    interpolation = getattr(node, "mask_interpolation", cv2.INTER_NEAREST)
+    if interpolation not in (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT):
+        problems.append(f"{name} has mask_interpolation={interpolation!r}, which mixes classes: leave it at nearest")
+    return problems
 
 
 def _nodes(

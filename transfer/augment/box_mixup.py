@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from transfer.augment.placing import refuse_mask
 from transfer.types import Mix, Request, Sample, UserError, is_number
 
 
@@ -81,7 +82,12 @@ class BoxMixup:
         Returns:
             The first image's boxes, then the second's. `index` and `image_id` are the first one's, `path` names both,
             and `original_size` is the canvas. Where one has no share: the other sample, as it is.
+
+        Raises:
+            UserError: when a sample has a mask: the blend of two classes is no class.
         """
+        for sample in (first, second):
+            refuse_mask(sample, "BoxMixup")
         assert request.mix is not None, "the batches drew no pair"
         # float32, as weights are kept: a share that is zero there is none.
         shares = np.float32(request.mix.weight), np.float32(1 - request.mix.weight)

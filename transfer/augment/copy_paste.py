@@ -20,6 +20,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from transfer.augment.placing import refuse_mask
 from transfer.types import Request, Sample, UserError, is_number
 
 EDGE = 5
@@ -78,6 +79,7 @@ class CopyPasteSmall:
 
     def __call__(self, sample: Sample, request: Request, rng: np.random.Generator) -> Sample:
         """The sample with copies behind its own boxes, or the sample itself."""
+        refuse_mask(sample, "CopyPasteSmall")
         if rng.random() >= self.p:
             return sample
         image, boxes, sources = sample.image.copy(), list(sample.boxes), []

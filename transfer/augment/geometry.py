@@ -1,4 +1,4 @@
-"""Flip, zoom out and crop, with boxes.
+"""Flip, zoom out and crop, with boxes; the flip moves a mask, too.
 
 Source: Liu et al. 2016, SSD, arXiv 1512.02325, section 2.2 (data augmentation) and 3.6 (zoom out).
 
@@ -16,7 +16,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from transfer.augment.placing import place_boxes
+from transfer.augment.placing import fitting_mask, place_boxes
 from transfer.types import Request, Sample, UserError
 
 IMAGENET_MEAN = (124, 117, 104)
@@ -44,7 +44,9 @@ class HorizontalFlip:
         width = sample.image.shape[1]
         boxes = sample.boxes.copy()
         boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]  # the right edge becomes the left one
-        return replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes)
+        mask = fitting_mask(sample, "HorizontalFlip")
+        mask = None if mask is None else cv2.flip(mask, 1)
+        return replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes, mask=mask)
 
 
 class Expand:

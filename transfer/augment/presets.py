@@ -1,20 +1,26 @@
 """The augmentations of the published recipes, as pipelines.
 
 Sources: Faster R-CNN (Ren et al. 2015, section 3.3; GluonCV's VOC recipe: short side 600, long side at most 1000, flip
-only); YOLOv3 in the form of Zhang et al. 2019, Bag of Freebies, arXiv 1902.04103 (colour, expand, crop, resize, flip).
+only); YOLOv3 in the form of Zhang et al. 2019, Bag of Freebies, arXiv 1902.04103 (colour, expand, crop, resize, flip);
+FCN on ADE20K as in He et al. 2018, Bag of Tricks, arXiv 1812.01187, section 6.2, and GluonCV (scale, crop, flip, blur;
+no colour).
 
 Deviation: one_stage_train keeps the one interpolation it is given, where GluonCV draws one at random. Test presets drop
 and clip no box, and set `sample.scale`, so boxes / (scale_x, scale_y) are boxes of the original image.
+segmentation_test leaves the mask as it is: predictions are measured in original pixels.
 """
 
 from __future__ import annotations
 
-from transfer.augment.albumentations_step import ColorJitter
+import sys
+
+from transfer.augment.albumentations_step import ColorJitter, GaussianBlur
 from transfer.augment.geometry import IMAGENET_MEAN, CropWithBoxes, Expand, HorizontalFlip
+from transfer.augment.mask_geometry import RandomCropWithMask, RandomScale
 from transfer.augment.pipeline import Augment, Pipeline
 from transfer.augment.placing import FilterBoxes
 from transfer.augment.resizing import LetterboxTo, ResizeShortSide, ResizeTo
-from transfer.types import Size
+from transfer.types import Size, UserError
 
 
 def two_stage_train(
@@ -103,3 +109,70 @@ def square_test(
     """
     resize = LetterboxTo if keep_aspect else ResizeTo
     return Pipeline([resize(size, interpolation=interpolation, min_side=None)])
+
+
+def segmentation_train(
+    base: int = 520,
+    crop: int | Size | None = 480,
+    *,
+    scale: tuple[float, float] = (0.5, 2.0),
+    flip: float = 0.5,
+    blur: float = 0.5,
+    colour: bool = False,
+    category_max_ratio: float | None = None,
+    fill: tuple[int, int, int] = IMAGENET_MEAN,
+    interpolation: str = "bilinear",
+) -> Pipeline:
+    """Scale, crop to one shape, flip, blur and colour; each part can be switched off by its own argument.
+
+    Args:
+        base: length of the long side at scale 1, pixels.
+        crop: side of a square or (height, width), pixels, where the batches have no shape of their own. A smaller image
+            is padded at the right and bottom, by `fill` and ignored pixels.
+        scale: range of the factor on `base`; (1, 1) for none.
+        flip: probability of the mirrored image.
+        blur: probability of a Gaussian blur.
+        colour: jitter brightness, contrast, saturation and hue.
+        category_max_ratio: greatest share of one class in a crop, in (0, 1]; None: any crop will do.
+        fill: RGB of the padding, 0..255; ImageNet's mean by default.
+        interpolation: of the image: nearest, bilinear, bicubic, area or lanczos.
+    """
+    steps: list[Augment] = [
+        RandomScale(base, scale, interpolation=interpolation),
+        RandomCropWithMask(crop, category_max_ratio=category_max_ratio, fill=fill),
+        HorizontalFlip(flip),
+    ]
+    if blur:
+        steps.append(GaussianBlur(blur))
+    if colour:
+        steps.append(ColorJitter())
+    return Pipeline(steps)
+
+
+def segmentation_test(
+    size: int | Size | None = None,
+    *,
+    short: int | None = None,
+    long: int | None = None,
+    interpolation: str = "bilinear",
+) -> Pipeline:
+    """The whole image, at its own size or resized; collate pads it as the network needs.
+
+    Args:
+        size: side of a square or (height, width), pixels: squash the image to it.
+        short: length of the short side, pixels, keeping the aspect.
+        long: length of the long side, pixels, keeping the aspect; with `short`, the long side's greatest length.
+        interpolation: nearest, bilinear, bicubic, area or lanczos.
+
+    Raises:
+        UserError: when `size` is given together with a side.
+    """
+    if size is not None and (short is not None or long is not None):
+        raise UserError(f"segmentation_test: size={size!r} squashes the image; give it without short and long")
+    if size is not None:
+        return Pipeline([ResizeTo(size, interpolation=interpolation, min_side=None, mask="keep")])
+    if short is None and long is None:
+        return Pipeline([])
+    greatest = sys.maxsize if long is None else long
+    shortest = greatest if short is None else short  # both sides at most `long`: the long one gets there first
+    return Pipeline([ResizeShortSide(shortest, greatest, interpolation=interpolation, min_side=None, mask="keep")])

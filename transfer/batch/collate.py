@@ -2,7 +2,8 @@
 
 The pad value is the backbone's mean colour, so that padding is about zero after normalisation (box mixup pads with
 zero itself, before it comes here). A worker hands the batch over ready-made: the training process only moves it to
-the device.
+the device. A mask is not padded: it stays of its image's size (in testing of the original size), and whoever stacks
+masks counts the padding as ignored.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Collate:
             The batch; `dropped` is summed and `skipped` joined over the items.
 
         Raises:
-            UserError: when an image is not [H, W, 3] uint8 or larger than its request asked for, naming the file.
+            UserError: when an image is not [H, W, 3] uint8 or larger than its request asked for, or a mask fits neither
+                the image nor the original, naming the file.
         """
         _check(items)
         height, width = self._batch_size(items)
@@ -98,8 +100,21 @@ def _check(items: Sequence[ViewedSample]) -> None:
         if request.size is not None and (shape[0] > request.size[0] or shape[1] > request.size[1]):
             raise SampleError(
                 f"{sample.path}: the batch's shape is {request.size}, but the augmentation gave {shape[:2]}: let it "
-                "end with ResizeTo() or LetterboxTo(), or give the batches no shapes"
+                "end with ResizeTo(), LetterboxTo() or RandomCropWithMask(), or give the batches no shapes"
             )
+        if sample.mask is not None:
+            _check_mask(sample, sample.mask)
+
+
+def _check_mask(sample: Sample, mask: np.ndarray) -> None:
+    size = sample.image.shape[:2]
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise SampleError(f"{sample.path}: the mask is {mask.shape}, {mask.dtype}; it must be [H, W] uint8")
+    if mask.shape not in (size, tuple(sample.original_size)):
+        raise SampleError(
+            f"{sample.path}: the mask is {mask.shape}, the image {size} and the original {sample.original_size}: in "
+            "training the mask must follow every geometric step, in testing it must stay as it was (mask='keep')"
+        )
 
 
 def _target(sample: Sample, request: Request) -> Target:
@@ -116,6 +131,7 @@ def _target(sample: Sample, request: Request) -> Target:
         original_size=sample.original_size,
         scale=sample.scale,
         seed=request.seed,
+        mask=None if sample.mask is None else torch.from_numpy(sample.mask.copy()),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from transfer.types import DetectionDataset, Request, Sample, UserError
+from transfer.types import AnyDataset, Request, Sample, UserError
 
 MAXIMUM_REPLACEMENTS = 10
 REPLACEMENT_STREAM, JOIN_STREAM = 1, 2
@@ -44,7 +44,7 @@ class TrainingView(Dataset[ViewedSample]):
 
     def __init__(
         self,
-        dataset: DetectionDataset,
+        dataset: AnyDataset,
         augment: AugmentCall,
         *,
         on_broken: Literal["stop", "skip"] = "stop",
@@ -54,7 +54,7 @@ class TrainingView(Dataset[ViewedSample]):
         """Join a data set and an augmentation.
 
         Args:
-            dataset: images with boxes.
+            dataset: images with boxes or masks.
             augment: makes the training (or test) sample; draws from the generator it is given and from nothing else.
             on_broken: "stop" raises at a file that cannot be read; "skip" replaces it by another image, drawn from the
                 request's seed, and reports the file. For evaluation use "stop": a replacement would count twice.

@@ -1,7 +1,7 @@
-"""Finds every problem of a config's data: reads all splits, decodes all images, and lists what is wrong at once.
+"""Finds every problem of a detector's data: reads all splits, decodes all images, and lists what is wrong at once.
 
-Detection is the kind of data there is now. Another kind brings its own `check_...` that gives a `Report`; images.py,
-findings.py and report.py do not ask what is annotated.
+Data with masks have a check of their own (mask_check.py); images.py, duplicates.py, findings.py and the JSON of
+report.py do not ask what is annotated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transfer.checking.images import ImageFacts, image_finding, inspect_images
 from transfer.checking.names import certain_corrections, name_findings, probable_slips
 from transfer.checking.orphans import orphan_findings
 from transfer.checking.progress import with_progress
-from transfer.checking.reading import Part, read_parts
+from transfer.checking.reading import Part, StatedImage, read_parts
 from transfer.checking.statistics import PartStatistics, coverage_findings
 from transfer.data.table_builder import UnusableFile
 from transfer.types import UserError
@@ -44,7 +44,7 @@ class Report:
     parts: list[Part]
     facts: dict[str, ImageFacts]
     """By path."""
-    pairs: list[Pair]
+    pairs: list[Pair[StatedImage]]
     corrections: dict[str, str]
     """Stated class name -> the one that is meant beyond doubt."""
 
@@ -72,10 +72,7 @@ def check_detection(
     Raises:
         UserError: mistakes of the config, or no data set that can be opened.
     """
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers < 1:
-        raise UserError(f"--workers is {workers}: it must be at least 1")
+    workers = number_of_threads(workers)
     parts = read_parts(config)
     after_reading(parts)
     paths = {path: None for part in parts for path in _paths(part)}  # a set in order
@@ -98,6 +95,15 @@ def check_detection(
     findings += coverage_findings([each for each in statistics if each.images], sure)
     findings += orphan_findings(parts)
     return Report(in_order(findings), statistics, class_names, parts, facts, pairs, corrections)
+
+
+def number_of_threads(workers: int | None) -> int:
+    """As many as asked for; None: one a core. Raises: UserError below 1."""
+    if workers is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 1:
+        raise UserError(f"--workers is {workers}: it must be at least 1")
+    return workers
 
 
 def _paths(part: Part) -> Iterator[str]:

@@ -9,26 +9,64 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from transfer.checking.findings import ERROR, WARNING, Finding
 from transfer.checking.images import ImageFacts
-from transfer.checking.reading import PARTS, Part, StatedImage
+from transfer.checking.reading import PARTS
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Pictured(Protocol):
+    """An image of a data set, whatever is annotated."""
+
+    @property
+    def path(self) -> str:
+        """Of the image's file."""
+        ...
+
+    @property
+    def annotation(self) -> str:
+        """The file that its truth comes from."""
+        ...
+
+
+Picture = TypeVar("Picture", bound=Pictured)
+Picture_co = TypeVar("Picture_co", bound=Pictured, covariant=True)
+
+
+class HasPictures(Protocol[Picture_co]):
+    """A split of a data set."""
+
+    @property
+    def name(self) -> str:
+        """ "train", "val" or "test"."""
+        ...
+
+    @property
+    def images(self) -> Sequence[Picture_co]:
+        """Of the split."""
+        ...
+
+    @property
+    def held_out(self) -> set[str]:
+        """Paths of the images that data.val, given as a fraction, holds out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Use(Generic[Picture]):
     """An image in a part."""
 
     part: str
-    image: StatedImage
+    image: Picture
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+@dataclass(frozen=True)
+class Pair(Generic[Picture]):
     """A picture that is there before."""
 
-    kept: Use
-    again: Use
+    kept: Use[Picture]
+    again: Use[Picture]
 
     @property
     def is_leak(self) -> bool:
@@ -36,9 +74,9 @@ class Pair:
         return self.kept.part != self.again.part
 
 
-def same_pictures(parts: Sequence[Part], facts: Mapping[str, ImageFacts]) -> list[Pair]:
+def same_pictures(parts: Sequence[HasPictures[Picture]], facts: Mapping[str, ImageFacts]) -> list[Pair[Picture]]:
     """Every image whose picture is there before, with the one to keep."""
-    groups: dict[bytes, list[Use]] = defaultdict(list)
+    groups: dict[bytes, list[Use[Picture]]] = defaultdict(list)
     for part in sorted(parts, key=lambda part: -PARTS.index(part.name)):  # what measures comes first and is kept
         for image in part.images:
             fact = facts[image.path]
@@ -48,9 +86,13 @@ def same_pictures(parts: Sequence[Part], facts: Mapping[str, ImageFacts]) -> lis
 
 
 def duplicate_findings(
-    pairs: Sequence[Pair], parts: Sequence[Part], facts: Mapping[str, ImageFacts]
+    pairs: Sequence[Pair[Picture]],
+    parts: Sequence[HasPictures[Picture]],
+    facts: Mapping[str, ImageFacts],
+    *,
+    remedy_within: str = "remove one with its annotation, or merge their boxes where they differ",
 ) -> Iterator[Finding]:
-    """One finding a pair."""
+    """One finding a pair; `remedy_within` is for two in one split."""
     draws_validation = {part.name for part in parts if part.held_out}
     for pair in pairs:
         kept, again = pair.kept, pair.again
@@ -63,7 +105,7 @@ def duplicate_findings(
             message = f"is there before, {how}: {_name(kept.image)}"
             if again.part in draws_validation:
                 message += "; as data.val is drawn from train, the two may be parted"
-            remedy = "remove one with its annotation, or merge their boxes where they differ"
+            remedy = remedy_within
             code, severity, part = "image-duplicate", WARNING, again.part
         file, other = _name(again.image, kept.image), _name(kept.image)
         yield Finding(severity, code, part, file, message, remedy, other, fixable=pair.is_leak)
@@ -75,7 +117,7 @@ def _how(first: ImageFacts, second: ImageFacts) -> str:
     return "byte for byte" if first.file_digest == second.file_digest else "the same pixels in another encoding"
 
 
-def _name(image: StatedImage, other: StatedImage | None = None) -> str:
+def _name(image: Pictured, other: Pictured | None = None) -> str:
     """The image's file; its annotation where two annotations share one image."""
     if other is not None and other.path == image.path and other.annotation != image.annotation:
         return image.annotation

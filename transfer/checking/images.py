@@ -10,14 +10,18 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 from transfer.checking.findings import ERROR, WARNING, Finding
 from transfer.data.image import BrokenSample, image_header, read_image
 from transfer.types import Size
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 _DIGEST_BYTES = 16
 _TOO_LARGE = re.compile(r"is too large|the limit is")
@@ -75,15 +79,20 @@ def inspect_images(paths: Iterable[str], *, workers: int) -> Iterator[ImageFacts
         paths: of the images.
         workers: threads, >= 1.
     """
+    yield from in_threads(inspect_image, paths, workers=workers)
+
+
+def in_threads(inspect: Callable[[In], Out], items: Iterable[In], *, workers: int) -> Iterator[Out]:
+    """What `inspect` gives of each item, in no particular order; of the items only a few are taken ahead."""
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, without a file's name
-        rest = iter(paths)
-        running: set[Future[ImageFacts]] = set()
+        rest = iter(items)
+        running: set[Future[Out]] = set()
         try:
             # a short queue: one future an image would be memory without bound
-            for path in rest:
-                running.add(pool.submit(inspect_image, path))
-                running |= {pool.submit(inspect_image, more) for more in islice(rest, 4 * workers - len(running))}
+            for item in rest:
+                running.add(pool.submit(inspect, item))
+                running |= {pool.submit(inspect, more) for more in islice(rest, 4 * workers - len(running))}
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
             for future in running:

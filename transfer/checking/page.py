@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from transfer.checking.annotations import Judgement, judged
 from transfer.checking.check import Report
+from transfer.checking.page_layout import (
+    BARS,
+    MOST_TILES,
+    PART_COLOURS,
+    TILES,
+    class_bars,
+    finish,
+    show,
+    tile_title,
+    write_page,
+)
 from transfer.checking.reading import StatedImage, new_name
 from transfer.checking.statistics import LARGE, SMALL
 from transfer.data.image import BrokenSample, read_image
@@ -20,16 +30,6 @@ from transfer.report.pages import class_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_COLUMNS = 6
-_TILES = 12
-_MOST_TILES = 24
-_SIDE = 420
-"""Pixels of a tile's long side."""
-_BARS = 24
-_PART_COLOURS = {"train": "#3366aa", "val": "#e0a030", "test": "#aa4444"}
-_FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Noto Sans Arabic", "Noto Sans")
-"""Later ones are asked for letters that the first does not have, where they are installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +47,12 @@ def draw_page(report: Report, path: Path) -> None:
         report: of the check.
         path: a .jpg or .png file.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib import font_manager
-
-    installed = {font.name for font in font_manager.fontManager.ttflist}
     tiles = _choose(report)
-    rows = -(-len(tiles) // _COLUMNS)
-    with plt.rc_context({"font.family": [font for font in _FONTS if font in installed] or ["sans-serif"]}):
-        figure = plt.figure(figsize=(18, 3.0 * rows + 6.2), layout="constrained")
-        grid = figure.add_gridspec(rows + 1, _COLUMNS, height_ratios=[3.0] * rows + [5.6])
-        for place in range(rows * _COLUMNS):
-            axes = figure.add_subplot(grid[place // _COLUMNS, place % _COLUMNS])
-            axes.axis("off")
-            if place < len(tiles):
-                _draw_tile(axes, tiles[place], report)
-        thirds = grid[rows, :].subgridspec(1, 3)
-        _draw_classes(figure.add_subplot(thirds[0]), report)
-        _draw_sizes(figure.add_subplot(thirds[1]), report)
-        _draw_relative_sizes(figure.add_subplot(thirds[2]), report)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-        try:
-            figure.savefig(temporary, dpi=100)
-            os.replace(temporary, path)
-        finally:
-            plt.close(figure)
-            temporary.unlink(missing_ok=True)
+    write_page(
+        path,
+        [partial(_draw_tile, tile=tile, report=report) for tile in tiles],
+        [partial(draw, report=report) for draw in (_draw_classes, _draw_sizes, _draw_relative_sizes)],
+    )
 
 
 def _names(report: Report) -> list[str]:
@@ -91,8 +69,8 @@ def _all_names(report: Report) -> list[str]:
 
 def _choose(report: Report) -> list[_Tile]:
     """The same number of images for each class, spread over the splits' images, none twice where there are enough."""
-    names = _names(report)[:_MOST_TILES]
-    each = max(1, min(4, _TILES // max(len(names), 1)))
+    names = _names(report)[:MOST_TILES]
+    each = max(1, min(4, TILES // max(len(names), 1)))
     holding: dict[str, list[_Tile]] = {name: [] for name in names}
     for part in report.parts:
         for image in part.images:
@@ -126,19 +104,14 @@ def _draw_tile(axes: Axes, tile: _Tile, report: Report) -> None:
         pixels = read_image(tile.image.path, size=tile.image.size)
     except BrokenSample:  # removed since it was checked
         return
-    factor = _SIDE / max(pixels.shape[:2])
-    height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
-    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    axes.imshow(cv2.resize(pixels, (width, height), interpolation=interpolation))
+    factor = show(axes, pixels)
     colour = _colour(tile.name, report)
     for name, judgement in sorted(_kept(tile.image), key=lambda pair: pair[0] == tile.name):
         x0, y0, x1, y1 = (value * factor - 0.5 for value in judgement.corners)
         mine = name == tile.name
         edge, width_of_line = (colour, 2.2) if mine else ("#999999", 0.8)
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=width_of_line))
-    file = Path(tile.image.path).name
-    shown = file if len(file) <= 28 else f"{file[:12]}...{file[-13:]}"
-    axes.set_title(f"{_plain(tile.name)}\n{tile.part}: {_plain(shown)}", fontsize=11)
+    tile_title(axes, tile.name, tile.part, tile.image.path)
 
 
 def _colour(name: str, report: Report) -> tuple[float, float, float]:
@@ -146,36 +119,13 @@ def _colour(name: str, report: Report) -> tuple[float, float, float]:
     return red / 255, green / 255, blue / 255
 
 
-def _plain(text: str) -> str:
-    """Without matplotlib's reading of dollar signs as mathematics."""
-    return text.replace("$", r"\$")
-
-
 def _draw_classes(axes: Axes, report: Report) -> None:
     """Boxes of each class, a bar a split; logarithmic where the classes differ by much."""
-    names, total = _names(report)[:_BARS], len(_all_names(report))
-    parts = report.statistics
-    thick = 0.8 / max(len(parts), 1)
-    places = np.arange(len(names))
-    for number, part in enumerate(parts):
-        counts = [part.class_boxes[name] for name in names]
-        bars = axes.barh(
-            places + (number - (len(parts) - 1) / 2) * thick,
-            counts,
-            thick,
-            label=part.name,
-            color=_PART_COLOURS[part.name],
-        )
-        if len(names) <= 8:
-            axes.bar_label(bars, fontsize=10, padding=2)
-    axes.set_yticks(places, [_plain(name) for name in names], fontsize=12 if len(names) <= 12 else 9)
-    axes.invert_yaxis()
-    counts = [part.class_boxes[name] for part in parts for name in names if part.class_boxes[name]]
-    if counts and max(counts) > 50 * min(counts):
-        axes.set_xscale("log")
-    axes.margins(x=0.12)
+    names, total = _names(report)[:BARS], len(_all_names(report))
+    counts = {part.name: [part.class_boxes[name] for name in names] for part in report.statistics}
+    class_bars(axes, names, counts)
     title = "boxes of each class" if total == len(names) else f"boxes of the {len(names)} commonest of {total} classes"
-    _finish(axes, title, "boxes", parts)
+    finish(axes, title, "boxes")
 
 
 def _draw_sizes(axes: Axes, report: Report) -> None:
@@ -186,13 +136,13 @@ def _draw_sizes(axes: Axes, report: Report) -> None:
         axes.annotate(
             text, (limit, 0.98), xycoords=("data", "axes fraction"), fontsize=10, rotation=90, va="top", ha="right"
         )
-    _finish(axes, "size of boxes", "sqrt(area), pixels", report.statistics)
+    finish(axes, "size of boxes", "sqrt(area), pixels")
 
 
 def _draw_relative_sizes(axes: Axes, report: Report) -> None:
     """Sides as a share of the image's."""
     _histogram(axes, [[100 * side for side in part.relative_sides] for part in report.statistics], report)
-    _finish(axes, "size of boxes in their image", "sqrt(area / image area), %", report.statistics)
+    finish(axes, "size of boxes in their image", "sqrt(area / image area), %")
 
 
 def _histogram(axes: Axes, values: Sequence[Sequence[float]], report: Report) -> None:
@@ -204,7 +154,7 @@ def _histogram(axes: Axes, values: Sequence[Sequence[float]], report: Report) ->
     for part, mine in zip(report.statistics, values):
         if mine:
             weights = np.full(len(mine), 100 / len(mine))
-            style: dict[str, Any] = {"histtype": "step", "linewidth": 2, "color": _PART_COLOURS[part.name]}
+            style: dict[str, Any] = {"histtype": "step", "linewidth": 2, "color": PART_COLOURS[part.name]}
             axes.hist(np.maximum(mine, bins[0]), bins.tolist(), weights=weights, label=part.name, **style)
     axes.set_xscale("log")
     ticks = [
@@ -214,13 +164,3 @@ def _histogram(axes: Axes, values: Sequence[Sequence[float]], report: Report) ->
     ]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_ylabel("% of the split's boxes", fontsize=12)
-
-
-def _finish(axes: Axes, title: str, unit: str, parts: Sequence[Any]) -> None:
-    axes.set_title(title, fontsize=14)
-    axes.set_xlabel(unit, fontsize=12)
-    axes.tick_params(labelsize=11)
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    if len(parts) > 1 and axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=11)

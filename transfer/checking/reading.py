@@ -21,7 +21,7 @@ from transfer.data.table_builder import Box, Fault, Origin, TableBuilder, Unusab
 from transfer.types import DetectionDataset, Size, UserError
 
 PARTS = ("train", "val", "test")
-_READERS = ("table_builder", "class_names", "voc", "coco")
+_READERS = ("table_builder", "class_names", "voc", "coco", "mask_builder", "coco_segmentation", "subset")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +140,7 @@ def read_parts(config: Node) -> list[Part]:
         UserError: the config's own mistakes, or no part can be opened.
     """
     nodes, loader = config["data"], config["loader"]
-    _check_nodes(nodes)
+    check_nodes(nodes)
     skips = loader.get("on_broken") == "skip"
     val = nodes.get("val")
     # what is measured stops at a broken image in any case (transfer/batch/view.py)
@@ -159,7 +159,7 @@ def read_parts(config: Node) -> list[Part]:
     return parts
 
 
-def _check_nodes(nodes: Node) -> None:
+def check_nodes(nodes: Node) -> None:
     """Raises: UserError for what is wrong with the config before any file is read, all of it."""
     unknown = set(nodes) - set(PARTS)
     if unknown or not {"train", "test"} <= set(nodes):
@@ -200,8 +200,8 @@ def _read(
     where, given = f"data.{name}", {}
     if class_names is not None and "class_names" in (parameters_of(resolve(node["type"])) or ()):
         given["class_names"] = class_names
-    with recording() as builders, _quiet_readers():
-        building = _Building(builders)
+    with recording() as builders, quiet_readers():
+        building = Building(builders)
         dataset = building.build(node, where, given)
     if dataset is not None and not isinstance(dataset, DetectionDataset):
         raise UserError(f"{where} is a {type(dataset).__name__}: this check knows detection data sets")
@@ -218,10 +218,10 @@ def _read(
 
 
 @dataclass
-class _Building:
+class Building:
     """Builds as `transfer.build.build` does, but one data set's error does not keep those beside it from being read."""
 
-    builders: list[TableBuilder]
+    builders: Sequence[object]
     """Those recorded so far."""
     nodes: list[str] = field(default_factory=list)
     """Where in the config each of them was made."""
@@ -281,7 +281,7 @@ def occurrences(builder: TableBuilder) -> dict[str, Occurrence]:
 def _known(builders: Sequence[TableBuilder]) -> tuple[str, ...] | None:
     """The classes of a data set that could not be built."""
     for builder in builders:
-        with _quiet_readers():
+        with quiet_readers():
             try:
                 return (
                     check_class_names(builder.class_names)
@@ -324,7 +324,7 @@ def _builder_of(dataset: DetectionDataset, where: str) -> TableBuilder:
 
 
 @contextmanager
-def _quiet_readers() -> Iterator[None]:
+def quiet_readers() -> Iterator[None]:
     """What the readers log is in the findings, file by file."""
     loggers = [logging.getLogger(f"transfer.data.{name}") for name in _READERS]
     before = [logger.level for logger in loggers]

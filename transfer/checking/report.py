@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 from transfer.build import Node
 from transfer.checking.check import Report
@@ -17,7 +17,36 @@ _FILES_SHOWN = 3
 _CLASSES_SHOWN = 40
 
 
-def as_json(report: Report, *, config: str, data: Node) -> dict[str, Any]:
+class Counted(Protocol):
+    """The counts of one split."""
+
+    name: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain types."""
+        ...
+
+
+class Checked(Protocol):
+    """The report of a check, whatever is annotated."""
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """By severity and code."""
+        ...
+
+    @property
+    def statistics(self) -> Sequence[Counted]:
+        """Of each split."""
+        ...
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of the labels."""
+        ...
+
+
+def as_json(report: Checked, *, config: str, data: Node) -> dict[str, Any]:
     """Everything, in plain types.
 
     Args:
@@ -35,7 +64,7 @@ def as_json(report: Report, *, config: str, data: Node) -> dict[str, Any]:
     }
 
 
-def json_text(report: Report, *, config: str, data: Node) -> str:
+def json_text(report: Checked, *, config: str, data: Node) -> str:
     """`as_json` as text."""
     return json.dumps(as_json(report, config=config, data=data), indent=1, ensure_ascii=False) + "\n"
 
@@ -49,7 +78,7 @@ def _statistics(report: Report) -> list[str]:
     parts = report.statistics
     heads = ["split", "images", "negatives", "boxes", "difficult", "small", "medium", "large"]
     heads += ["side px", "side %", "width/height", "image sizes"]
-    lines = _table([heads, *(_row(part) for part in parts)], left=(0, len(heads) - 1))
+    lines = table([heads, *(_row(part) for part in parts)], left=(0, len(heads) - 1))
     lines.append(
         "small, medium, large: below 32, below 96, from 96 pixels of sqrt(area); side, width/height: 5 % to 95 %"
     )
@@ -90,13 +119,13 @@ def _classes(report: Report) -> list[str]:
         cells = [f"{part.class_boxes[name]:,} ({part.class_images[name]:,})" for part in parts]
         bar = "#" * round(30 * train.class_boxes[name] / max(train.boxes, 1))
         rows.append([name, *cells, f"{train.class_boxes[name] / max(train.boxes, 1):4.0%} {bar}"])
-    lines = _table(rows, left=(0, len(parts) + 1))
+    lines = table(rows, left=(0, len(parts) + 1))
     if len(names) > len(shown):
         lines.append(f"and {len(names) - len(shown)} rarer classes: see findings.json")
     return lines
 
 
-def _table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+def table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
     """Columns under each other; those in `left` begin at the left, the others end at the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [

@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
+
 from transfer.data.class_names import nearest_name
-from transfer.types import DetectionDataset, Record, Sample, UserError
+from transfer.types import DetectionDataset, MaskRecord, Record, Sample, SegmentationDataset, UserError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -58,26 +60,77 @@ class UnionDataset:
         Raises:
             IndexError: no such image.
         """
-        number, inner = self._locate(index)
+        number, inner = _locate(self._ends, index)
         record = self.datasets[number].record(inner)
         return dataclasses.replace(record, image_id=self._image_id(number, record.image_id))
 
     def __getitem__(self, index: int) -> Sample:
         """Decoded image with its truth; raises as the set it comes from."""
-        number, inner = self._locate(index)
+        number, inner = _locate(self._ends, index)
         sample = self.datasets[number][inner]
         return dataclasses.replace(sample, index=index % len(self), image_id=self._image_id(number, sample.image_id))
 
-    def _locate(self, index: int) -> tuple[int, int]:
-        """(which set, position in it)."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index} of a union of {len(self)}")
-        index %= len(self)
-        number = bisect.bisect_right(self._ends, index)
-        return number, index - (self._ends[number - 1] if number else 0)
-
     def _image_id(self, number: int, image_id: int | str) -> int | str:
         return f"{number + 1}_{image_id}" if self._numbered else image_id
+
+
+class SegmentationUnion:
+    """The images of all `datasets` with masks, in their order.
+
+    Every image id becomes "<number of the set, from 1>_<id>", so ids stay unique.
+    """
+
+    def __init__(self, datasets: Sequence[SegmentationDataset]) -> None:
+        """Check that the sets agree.
+
+        Args:
+            datasets: at least one; all with the same class names in the same order.
+
+        Raises:
+            UserError: no sets, one without masks, or class names that differ.
+        """
+        if not datasets:
+            raise UserError("datasets is empty: a union needs at least one data set")
+        for number, dataset in enumerate(datasets, 1):
+            if not hasattr(dataset, "mask"):
+                raise UserError(f"data set {number} of the union is a {type(dataset).__name__}, which has no masks")
+            _check_names(tuple(datasets[0].class_names), tuple(dataset.class_names), number)
+        self.datasets = list(datasets)
+        self.class_names = tuple(datasets[0].class_names)
+        self._ends = list(accumulate(len(dataset) for dataset in datasets))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def record(self, index: int) -> MaskRecord:
+        """Path and size without decoding pixels; raises as the set it comes from."""
+        number, inner = _locate(self._ends, index)
+        record = self.datasets[number].record(inner)
+        return dataclasses.replace(record, image_id=self._image_id(number, record.image_id))
+
+    def mask(self, index: int) -> np.ndarray:
+        """[H, W] uint8; raises as the set it comes from."""
+        number, inner = _locate(self._ends, index)
+        return self.datasets[number].mask(inner)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decoded image with its mask; raises as the set it comes from."""
+        number, inner = _locate(self._ends, index)
+        sample = self.datasets[number][inner]
+        return dataclasses.replace(sample, index=index % len(self), image_id=self._image_id(number, sample.image_id))
+
+    def _image_id(self, number: int, image_id: int | str) -> int | str:
+        return image_id if len(self.datasets) == 1 else f"{number + 1}_{image_id}"
+
+
+def _locate(ends: Sequence[int], index: int) -> tuple[int, int]:
+    """(which set, position in it) of an image of the union; `ends` says where each set ends."""
+    count = ends[-1]
+    if not -count <= index < count:
+        raise IndexError(f"image {index} of a union of {count}")
+    index %= count
+    number = bisect.bisect_right(ends, index)
+    return number, index - (ends[number - 1] if number else 0)
 
 
 def _check_names(expected: tuple[str, ...], found: tuple[str, ...], number: int) -> None:

@@ -1,12 +1,14 @@
-"""The embedded sample as a detection data set: made on first use, so every command runs with no data of one's own."""
+"""The embedded sample as a data set: made on first use, so every command runs with no data of one's own."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
+from transfer.data.mask_dataset import MaskDataset, MaskFiles
 from transfer.data.table import TableDataset
 from transfer.data.voc import VOCDataset
+from transfer.data.voc_segmentation import VOCSegmentation
 from transfer.types import UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -31,22 +33,51 @@ class SampleDetection(TableDataset):
         Raises:
             UserError: another split, or a limit below 1.
         """
-        from transfer.data.sample import SAMPLE_CLASSES, make_sample, sample_folder
+        from transfer.data.sample import SAMPLE_CLASSES
 
-        if split not in _SPLITS:
-            raise UserError(f"split is {split!r}: the sample has {', '.join(_SPLITS)}")
-        if limit is not None and limit < 1:
-            raise UserError(f"limit is {limit}: it must be at least 1")
-        folder = Path(root) if root is not None else sample_folder()
-        if root is None and seed != 0:
-            folder = folder.with_name(f"{folder.name.removesuffix('-seed0')}-seed{seed}")
-        there = (folder / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / f"{split}.txt").is_file()
-        if not there:
-            _LOGGER.info("drawing the embedded sample into %s, which takes about 20 s", folder)
-        if root is None or not there:  # a default one that another version drew is refused by name
-            make_sample(folder, seed=seed)
+        folder = _made(split, root, seed, limit)
         # all the sample can hold, so that a class absent from one split does not move the labels
         names = sorted(SAMPLE_CLASSES)
         whole = VOCDataset(folder, f"2007_{split}", class_names=names)
         table = whole.table if limit is None else whole.table.take(range(min(limit, len(whole))))
         super().__init__(table, names, skipped=whole.skipped, counts=whole.counts)
+
+
+class SampleSegmentation(MaskDataset):
+    """A split of the embedded sample with masks: background and the twelve classes that also have boxes."""
+
+    def __init__(
+        self, split: str = "train", *, root: str | Path | None = None, seed: int = 0, limit: int | None = None
+    ) -> None:
+        """Make the sample if needed and list one split; arguments and errors as in `SampleDetection`."""
+        from transfer.data.sample import SAMPLE_CLASSES
+
+        folder = _made(split, root, seed, limit)
+        whole = VOCSegmentation(folder, f"2007_{split}", classes=("background", *SAMPLE_CLASSES))
+        source = whole.source
+        assert isinstance(source, MaskFiles)
+        masks = MaskFiles(source.paths[:limit], source.coding)
+        super().__init__(whole.paths[:limit], whole.image_ids[:limit], masks, whole.class_names)
+
+
+def _made(split: str, root: str | Path | None, seed: int, limit: int | None) -> Path:
+    """The sample's folder, with the sample in it.
+
+    Raises:
+        UserError: another split, or a limit below 1.
+    """
+    from transfer.data.sample import make_sample, sample_folder
+
+    if split not in _SPLITS:
+        raise UserError(f"split is {split!r}: the sample has {', '.join(_SPLITS)}")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}: it must be at least 1")
+    folder = Path(root) if root is not None else sample_folder()
+    if root is None and seed != 0:
+        folder = folder.with_name(f"{folder.name.removesuffix('-seed0')}-seed{seed}")
+    there = (folder / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / f"{split}.txt").is_file()
+    if not there:
+        _LOGGER.info("drawing the embedded sample into %s, which takes about 20 s", folder)
+    if root is None or not there:  # a default one that another version drew is refused by name
+        make_sample(folder, seed=seed)
+    return folder

@@ -1,18 +1,34 @@
 """A part of a data set, and a validation part held out of a training set that came without one.
 
 Source of the split: Sechidis, Tsoumakas and Vlahavas 2011, On the Stratification of Multi-Label Data, algorithm 1, with
-two parts and an image's set of classes as its labels. Deviations: the parts' sizes are exact, so a full part takes no
-more; ties are broken by one shuffle drawn beforehand, so the split is a function of (truth, fraction, seed) alone.
+two parts and an image's set of classes as its labels: those of its boxes, or of its mask's pixels. Deviations: the
+parts' sizes are exact, so a full part takes no more; ties are broken by one shuffle drawn beforehand, so the split is a
+function of (truth, fraction, seed) alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 
-from transfer.types import DetectionDataset, Record, Sample, UserError
+from transfer.data.image import BrokenSample
+from transfer.types import (
+    IGNORED_PIXEL,
+    DetectionDataset,
+    MaskRecord,
+    Record,
+    Sample,
+    SegmentationDataset,
+    UserError,
+)
+
+_LOGGER = logging.getLogger(__name__)
+_MANY = 2000
+"""Masks from which on the log says that reading them takes time."""
 
 
 class SubsetDataset:
@@ -35,21 +51,13 @@ class SubsetDataset:
             indices: positions in `dataset`, in the wanted order.
 
         Raises:
-            UserError: an argument out of its range, or nothing left.
+            UserError: an argument out of its range, nothing left, or a data set of masks.
         """
-        for name, value in (("limit", limit), ("every", every)):
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}: it must be at least 1")
-        chosen = list(range(len(dataset))) if indices is None else [int(index) for index in indices]
-        outside = [index for index in chosen if not 0 <= index < len(dataset)]
-        if outside:
-            shown = ", ".join(map(str, outside[:5]))
-            raise UserError(f"indices holds {shown}: the data set has images 0 to {len(dataset) - 1}")
+        if not hasattr(dataset, "category_ids") and hasattr(dataset, "mask"):
+            raise UserError("dataset has masks and no boxes: use SegmentationSubset")
         self.dataset = dataset
         self.class_names = tuple(dataset.class_names)
-        self.indices = np.array(chosen[::every][:limit], np.int64)
-        if len(self.indices) == 0:
-            raise UserError("the subset holds no image: indices is empty" if indices is not None else "no images")
+        self.indices = _choose(len(dataset), limit, every, indices)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -72,11 +80,85 @@ class SubsetDataset:
         return dataclasses.replace(sample, index=index % len(self))
 
 
-def split_validation(dataset: DetectionDataset, fraction: float, seed: int) -> tuple[SubsetDataset, SubsetDataset]:
+class SegmentationSubset:
+    """Some images of a data set with masks, under its class names and image ids."""
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        *,
+        limit: int | None = None,
+        every: int | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> None:
+        """Choose the images, as `SubsetDataset` does.
+
+        Args:
+            dataset: where they come from.
+            limit: at most so many, >= 1.
+            every: each n-th, beginning with the first, >= 1.
+            indices: positions in `dataset`, in the wanted order.
+
+        Raises:
+            UserError: an argument out of its range, nothing left, or a data set without masks.
+        """
+        if not hasattr(dataset, "mask"):
+            raise UserError(f"dataset is a {type(dataset).__name__}, which has no masks: use SubsetDataset")
+        self.dataset = dataset
+        self.class_names = tuple(dataset.class_names)
+        self.indices = _choose(len(dataset), limit, every, indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def record(self, index: int) -> MaskRecord:
+        """Path and size without decoding pixels; raises as the whole data set."""
+        return self.dataset.record(int(self.indices[index]))
+
+    def mask(self, index: int) -> np.ndarray:
+        """[H, W] uint8; raises as the whole data set."""
+        return self.dataset.mask(int(self.indices[index]))
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decoded image with its mask; raises as the whole data set."""
+        sample = self.dataset[int(self.indices[index])]
+        return dataclasses.replace(sample, index=index % len(self))
+
+
+def _choose(count: int, limit: int | None, every: int | None, indices: Sequence[int] | None) -> np.ndarray:
+    """[N] int64: the chosen positions of `count` images."""
+    for name, value in (("limit", limit), ("every", every)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}: it must be at least 1")
+    chosen = list(range(count)) if indices is None else [int(index) for index in indices]
+    outside = [index for index in chosen if not 0 <= index < count]
+    if outside:
+        shown = ", ".join(map(str, outside[:5]))
+        raise UserError(f"indices holds {shown}: the data set has images 0 to {count - 1}")
+    positions = np.array(chosen[::every][:limit], np.int64)
+    if len(positions) == 0:
+        raise UserError("the subset holds no image: indices is empty" if indices is not None else "no images")
+    return positions
+
+
+@overload
+def split_validation(dataset: DetectionDataset, fraction: float, seed: int) -> tuple[SubsetDataset, SubsetDataset]: ...
+
+
+@overload
+def split_validation(
+    dataset: SegmentationDataset, fraction: float, seed: int
+) -> tuple[SegmentationSubset, SegmentationSubset]: ...
+
+
+def split_validation(
+    dataset: DetectionDataset | SegmentationDataset, fraction: float, seed: int
+) -> tuple[SubsetDataset, SubsetDataset] | tuple[SegmentationSubset, SegmentationSubset]:
     """Hold out a validation part that has each class in about its share of the images.
 
     Args:
-        dataset: at least two images.
+        dataset: at least two images. With masks, each of them is decoded once; one that cannot be counts as empty here,
+            and is reported where it is used.
         fraction: share of the images to hold out, in (0, 1).
         seed: which of the equally good splits.
 
@@ -86,16 +168,57 @@ def split_validation(dataset: DetectionDataset, fraction: float, seed: int) -> t
     Raises:
         UserError: a fraction outside (0, 1), or fewer than two images.
     """
-    if not 0 < fraction < 1:
-        raise UserError(f"fraction is {fraction}: the share to hold out lies between 0 and 1")
-    if len(dataset) < 2:
-        raise UserError(f"a data set of {len(dataset)} image cannot be split")
+    _check_split(len(dataset), fraction)
+    if isinstance(dataset, SegmentationDataset):
+        if len(dataset) >= _MANY:
+            _LOGGER.info("reading %d masks to hold out a validation part that has every class", len(dataset))
+        held_out = hold_out(present_by_masks(dataset), fraction, seed)
+        return (
+            SegmentationSubset(dataset, indices=np.flatnonzero(~held_out).tolist()),
+            SegmentationSubset(dataset, indices=np.flatnonzero(held_out).tolist()),
+        )
     present = np.zeros((len(dataset), len(dataset.class_names)), bool)
     for index in range(len(dataset)):
         present[index, dataset.record(index).labels] = True
-    held_out = _stratify(present, fraction, np.random.default_rng(seed))
+    held_out = hold_out(present, fraction, seed)
     train, val = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     return SubsetDataset(dataset, indices=train.tolist()), SubsetDataset(dataset, indices=val.tolist())
+
+
+def present_by_masks(dataset: SegmentationDataset) -> np.ndarray:
+    """[N, K] bool: which classes have a pixel in which mask; none in a mask that cannot be used."""
+    present = np.zeros((len(dataset), IGNORED_PIXEL + 1), bool)
+    for index in range(len(dataset)):
+        try:
+            present[index] = np.bincount(dataset.mask(index).ravel(), minlength=IGNORED_PIXEL + 1) > 0
+        except BrokenSample:
+            continue
+    return present[:, : len(dataset.class_names)]
+
+
+def hold_out(present: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose the validation part by the classes in each image.
+
+    Args:
+        present: [N, K] bool, N >= 2.
+        fraction: share to hold out, in (0, 1).
+        seed: which of the equally good splits.
+
+    Returns:
+        [N] bool, True where held out.
+
+    Raises:
+        UserError: as `split_validation`.
+    """
+    _check_split(len(present), fraction)
+    return _stratify(present, fraction, np.random.default_rng(seed))
+
+
+def _check_split(count: int, fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise UserError(f"fraction is {fraction}: the share to hold out lies between 0 and 1")
+    if count < 2:
+        raise UserError(f"a data set of {count} image cannot be split")
 
 
 def _stratify(present: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:

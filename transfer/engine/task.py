@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transfer.types import Batch, Prediction, Target
+from transfer.types import Batch, LabelMap, Prediction, Target
 
 
-class DetectionTask:
-    """A detector with its criterion and postprocess.
+class Task:
+    """A model with its criterion and postprocess.
 
     Args:
         model: (images, sizes, targets or None) -> output.
@@ -24,7 +24,7 @@ class DetectionTask:
         self,
         model: nn.Module,
         criterion: Callable[[Any, Sequence[Target]], dict[str, Tensor]],
-        postprocess: Callable[[Any, Sequence[Target]], list[Prediction]],
+        postprocess: Callable[[Any, Sequence[Target]], Any],
     ) -> None:
         self.model, self.criterion, self.postprocess = model, criterion, postprocess
 
@@ -37,6 +37,10 @@ class DetectionTask:
         """
         output = model(batch.images, [target.size for target in batch.targets], batch.targets)
         return self.criterion(output, batch.targets)
+
+
+class DetectionTask(Task):
+    """A detector."""
 
     @torch.no_grad()
     def predict(self, model: nn.Module, batch: Batch) -> list[Prediction]:
@@ -51,3 +55,18 @@ class DetectionTask:
             Prediction(p.boxes.float().cpu(), p.scores.float().cpu(), p.labels.cpu())
             for p in self.postprocess(output, batch.targets)
         ]
+
+
+class SegmentationTask(Task):
+    """A segmenter."""
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, batch: Batch) -> list[LabelMap]:
+        """The class of each pixel of the original images, on the CPU.
+
+        Args:
+            model: this task's, or its moving average, in eval mode.
+            batch: on the model's device; only sizes of the targets are read.
+        """
+        output = model(batch.images, [target.size for target in batch.targets])
+        return [LabelMap(label_map.labels.cpu()) for label_map in self.postprocess(output, batch.targets)]

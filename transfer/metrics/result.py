@@ -26,6 +26,8 @@ class MetricResult:
     """What a name in `values` or a column stands for, in a few words."""
     count_columns: tuple[str, ...] = ()
     """The columns of `per_class` that are counts, so not printed as percent."""
+    absent: str = "a class without truth is left out of every mean"
+    """What becomes of a class without truth: the note on undefined figures below the table."""
 
     def table(self) -> str:
         """The figures as aligned text, in percent, with the protocol; "-" where a figure is undefined."""
@@ -42,7 +44,7 @@ class MetricResult:
                 rows.append([name, *(self._cell(column, figures[column]) for column in columns)])
             lines += ["", *_aligned(rows, left=(0,))]
             lines += [f"{column}: {self.meanings[column]}" for column in columns if column in self.meanings]
-        lines += ["", 'Percent. * ranks runs. "-": undefined (a class without truth is left out of every mean).']
+        lines += ["", f'Percent. * ranks runs. "-": undefined ({self.absent}).']
         return "\n".join(lines)
 
     def _cell(self, column: str, value: float) -> str:

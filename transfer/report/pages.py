@@ -92,16 +92,10 @@ def page_of_predictions(
         side: of a tile, pixels.
         score_threshold: weaker predictions are not drawn.
     """
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int))
-    rows = -(-len(chosen) // columns)
-    page = np.full((rows * side, min(columns, len(chosen)) * side, 3), 32, dtype=np.uint8)
-    for place, index in enumerate(chosen.tolist()):
+    tiles = []
+    for index in spread(len(dataset), count):
         sample, prediction = dataset[index], predictions[index]
-        factor = (side - 6) / max(sample.image.shape[:2])
-        height, width = (max(1, round(s * factor)) for s in sample.image.shape[:2])
-        image = cv2.resize(
-            sample.image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        )
+        image, factor = to_tile(sample.image, side)
         strong = prediction.scores >= score_threshold
         image = draw_boxes(image, sample.boxes * factor, sample.labels, dataset.class_names, thin=True)
         image = draw_boxes(
@@ -111,6 +105,43 @@ def page_of_predictions(
             dataset.class_names,
             scores=prediction.scores[strong].numpy(),
         )
+        tiles.append(image)
+    write_picture(path, page_of_tiles(tiles, columns=columns, side=side))
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` different positions, evenly over [0, length)."""
+    return [int(index) for index in np.unique(np.linspace(0, length - 1, min(count, length)).astype(int))]
+
+
+def to_tile(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+    """The image as large as fits into a tile of a page.
+
+    Args:
+        image: [H, W, 3] uint8.
+        side: of the tile, pixels; a margin of 3 stays free.
+    Returns:
+        The image, and its pixels per original pixel.
+    """
+    factor = (side - 6) / max(image.shape[:2])
+    height, width = (max(1, round(s * factor)) for s in image.shape[:2])
+    mode = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=mode), factor
+
+
+def page_of_tiles(tiles: Sequence[np.ndarray], *, columns: int, side: int) -> np.ndarray:
+    """A grid of pictures on dark ground.
+
+    Args:
+        tiles: [h, w, 3] uint8 each, as `to_tile` gives them.
+        columns: a row.
+        side: of a tile, pixels.
+    Returns:
+        [H, W, 3] uint8.
+    """
+    rows = -(-len(tiles) // columns)
+    page = np.full((rows * side, min(columns, len(tiles)) * side, 3), 32, dtype=np.uint8)
+    for place, tile in enumerate(tiles):
         top, left = place // columns * side + 3, place % columns * side + 3
-        page[top : top + height, left : left + width] = image
-    write_picture(path, page)
+        page[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return page

@@ -22,7 +22,7 @@ from transfer.batch.view import ViewedSample
 from transfer.build import build
 from transfer.engine.evaluate import predict_all
 from transfer.engine.task import DetectionTask
-from transfer.engine.test_time import TestTime, TestTimeTask, Views, ViewsLoader, mirror, scaled_pipeline, views_of
+from transfer.engine.views import TestTime, TestTimeTask, Views, ViewsLoader, mirror, scaled_pipeline, views_of
 from transfer.evaluation import evaluate_checkpoint
 from transfer.ops.box_voting import merge_predictions
 from transfer.prediction import predict_paths

@@ -22,7 +22,7 @@ from transfer.build import Node, parameters_of, resolve
 from transfer.engine.task import DetectionTask
 from transfer.types import Batch, Prediction, UserError, is_number
 
-LENGTHS = ("size", "short", "long_max")
+LENGTHS = ("size", "short", "long", "long_max")
 """Arguments that hold pixels, of this project's resizing steps and test presets."""
 
 
@@ -44,12 +44,7 @@ class TestTime:
     """An image, over all views."""
 
     def __post_init__(self) -> None:
-        problems = []
-        scales = self.scales if isinstance(self.scales, (list, tuple)) else []
-        if not scales or not all(is_number(scale) and 0 < scale < math.inf for scale in scales):
-            problems.append(f"scales={self.scales!r} must be a list of numbers above 0, such as [0.8, 1.0, 1.2]")
-        elif len(set(scales)) < len(scales):
-            problems.append(f"scales={self.scales!r} has a scale twice")
+        problems = check_scales(self.scales)
         if not isinstance(self.flip, bool):
             problems.append(f"flip={self.flip!r} must be True or False")
         if self.voting is not None and not (is_number(self.voting) and 0 < self.voting <= 1):
@@ -60,6 +55,14 @@ class TestTime:
             problems.append(f"max_detections={self.max_detections!r} must be a whole number above 0")
         if problems:
             raise UserError("loader.test_time: " + "; ".join(problems))
+
+
+def check_scales(scales: object) -> list[str]:
+    """What is wrong with the scales of a `loader.test_time`: nothing, or one message."""
+    given = scales if isinstance(scales, (list, tuple)) else []
+    if not given or not all(is_number(scale) and 0 < scale < math.inf for scale in given):
+        return [f"scales={scales!r} must be a list of numbers above 0, such as [0.8, 1.0, 1.2]"]
+    return [f"scales={scales!r} has a scale twice"] if len(set(given)) < len(given) else []
 
 
 @dataclass(slots=True)

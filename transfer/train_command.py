@@ -1,0 +1,69 @@
+"""The command line of training, the same for every task; the tools name the task."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+PURPOSES = {"detection": "a detector", "segmentation": "a segmenter"}
+TOOLS = {"detection": "tools/train_det.py", "segmentation": "tools/train_seg.py"}
+
+
+def parse_arguments(task: str) -> argparse.Namespace:
+    """The arguments of the command; imports nothing slow, so --help need not wait.
+
+    Args:
+        task: "detection" or "segmentation".
+    """
+    parser = argparse.ArgumentParser(description=f"Train {PURPOSES[task]} from a config.")
+    parser.add_argument("config", help="a file of configs/, or your own")
+    parser.add_argument("--data", metavar="ROOT", help="folder of the data set, instead of the config's")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override existing keys, as optimizer.lr=0.01"
+    )
+    parser.add_argument("--seed", type=int, help="instead of training.seed")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    parser.add_argument("--work-dir", default="runs", help="runs are numbered below WORK_DIR/CONFIG_NAME/")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="latest",
+        metavar="CHECKPOINT",
+        help="go on with the latest run, or with a checkpoint",
+    )
+    return parser.parse_args()
+
+
+def main(arguments: argparse.Namespace, task: str) -> int:
+    """Train, and return the exit code.
+
+    Raises:
+        UserError: what the user can mend, a config of another task among it.
+    """
+    from transfer import training
+    from transfer.assemble import set_data_root, task_name
+    from transfer.build import apply_override, load_config
+    from transfer.cli import configure_logging
+    from transfer.types import UserError
+
+    configure_logging(is_main=os.environ.get("RANK", "0") == "0")
+    config = load_config(arguments.config, arguments.cfg_options)
+    if (other := task_name(config)) != task:
+        raise UserError(f"config {arguments.config}: its task is {other}; run {TOOLS[other]} {arguments.config}")
+    if arguments.seed is not None:
+        apply_override(config, f"training.seed={arguments.seed}")
+    if arguments.data is not None:
+        set_data_root(config, arguments.data)
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # by torchrun, after a worker died
+    finished = training.run(
+        config,
+        name=Path(arguments.config).stem,
+        work_dir=Path(arguments.work_dir),
+        device=arguments.device,
+        resume=arguments.resume or (training.RESTARTED if restarted else None),
+    )
+    if not finished:
+        logging.getLogger("trickstack").info("stopped; go on with the same command and --resume")
+    return 0 if finished else 130
