@@ -109,7 +109,8 @@ def _plan(name: str, options_json: str, output_stride: int) -> TimmPlan:
             strided, features = _features_only(name, strided)
         except Exception as error:
             raise BackboneError(_diagnose(name, options, output_stride, error)) from error
-        full_shapes = {key: value.shape for key, value in timm.create_model(name, **strided).state_dict().items()}
+        whole = {key: value for key, value in strided.items() if key != "output_stride"}  # not all full models take it
+        full_shapes = {key: value.shape for key, value in timm.create_model(name, **whole).state_dict().items()}
     try:
         channels, strides = measure(ChannelsFirst(features))
     except BackboneError as error:

@@ -93,6 +93,13 @@ def test_output_stride_8_keeps_the_maps_large() -> None:
     assert all(torch.equal(a, b) for a, b in zip(maps[-2:], deepest, strict=True))
 
 
+def test_a_model_that_is_dilated_only_as_a_feature_network() -> None:
+    """MobileNetV3's full model takes no output_stride, its feature network does."""
+    backbone = TimmBackbone("mobilenetv3_small_050", output_stride=16).eval()
+    assert backbone.strides[-1] == 16
+    assert backbone(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))[-1].shape[-2:] == (4, 6)
+
+
 def test_levels_behind_the_last_one_asked_for_are_not_built() -> None:
     backbone = TimmBackbone("resnet10t", out_strides=(8, 16))
     assert (backbone.strides, backbone.channels) == ((8, 16), (128, 256))
