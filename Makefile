@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-seg test lint clean
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "needs Python 3.10 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
@@ -15,6 +15,10 @@ $(VENV)/.installed: pyproject.toml
 # Faster R-CNN on the embedded sample, from ImageNet weights, nothing downloaded at run time: under 10 minutes on 2 cores.
 demo: $(VENV)/.installed
 	$(BIN)/python tools/train_det.py configs/sample_frcnn_lite0.py
+
+# FCN on the embedded sample, likewise.
+demo-seg: $(VENV)/.installed
+	$(BIN)/python tools/train_seg.py configs/sample_fcn_lite0.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

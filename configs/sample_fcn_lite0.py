@@ -20,4 +20,4 @@ data = dict(
 )
 augment.train.update(base=320, crop=224)
 loader.workers = 0  # two cores are busy with the network
-training.update(evaluate_every=0)
+training.update(epochs=6, evaluate_every=0)

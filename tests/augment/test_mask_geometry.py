@@ -189,11 +189,14 @@ def test_the_test_preset_leaves_the_mask_and_resizes_the_image() -> None:
         (segmentation_test(long=45), (30, 45)),
         (segmentation_test(long=180), (120, 180)),
         (segmentation_test(short=40, long=48), (32, 48)),
+        (segmentation_test(factor=1.5), (90, 135)),
     ):
         made = preset(sample, ANY, rng(0))
         assert made.image.shape == (*shape, 3)
         assert made.mask is sample.mask
         assert made.scale == (shape[0] / 60, shape[1] / 90)
+    with pytest.raises(UserError, match=r"factor=2\.0 is of the image's own size"):
+        segmentation_test(long=45, factor=2.0)
     with pytest.raises(UserError, match="size=32 squashes"):
         segmentation_test(32, short=40)
 

@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from transfer.build import build
 from transfer.engine.segmentation_views import SegmentationTestTime, SegmentationViewsTask, SlidingWindows, starts
 from transfer.engine.task import SegmentationTask
-from transfer.engine.views import views_of
+from transfer.engine.views import scaled_pipeline, views_of
 from transfer.heads.segmentation import SegmentationOutput, SegmentationPostprocess
-from transfer.types import Batch, Size, Target, UserError
+from transfer.types import Batch, Request, Sample, Size, Target, UserError
 
 
 class Pointwise(nn.Module):
@@ -133,3 +135,17 @@ def test_settings_that_do_not_fit_are_all_named() -> None:
         SegmentationTestTime(scales=[], flip="yes", window=8, overlap=1.0)  # type: ignore[arg-type]
     for name in ("loader.test_time", "scales=[]", "flip='yes'", "window=8", "overlap=1.0"):
         assert name in str(error.value)
+
+
+def test_whole_images_are_scaled_by_a_factor_others_by_their_length() -> None:
+    preset = "transfer.augment.presets.segmentation_test"
+    assert scaled_pipeline({"type": preset}, 0.5) == {"type": preset, "factor": 0.5}
+    assert scaled_pipeline({"type": preset, "long": 520}, 0.5) == {"type": preset, "long": 260}
+    sample = Sample(
+        np.zeros((40, 61, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool),
+        np.zeros(0, np.float32), 0, "", "", (40, 61), mask=np.ones((40, 61), np.uint8),
+    )  # fmt: skip
+    half = build(scaled_pipeline({"type": preset}, 0.5))(sample, Request(0, 0), np.random.default_rng(0))
+    assert half.image.shape == (20, 31, 3)
+    assert half.mask is not None
+    assert half.mask.shape == (40, 61)  # of the original: what is measured

@@ -184,7 +184,7 @@ def test_a_scaled_pipeline_makes_its_view_of_the_original_image() -> None:
 
 def test_a_pipeline_without_lengths_cannot_be_scaled() -> None:
     node = {"type": "transfer.augment.pipeline.Pipeline", "steps": []}
-    with pytest.raises(UserError, match=r"scale 0\.5: nothing in augment\.test has size, short, long_max"):
+    with pytest.raises(UserError, match=r"scale 0\.5: nothing in augment\.test has size, short, long, long_max"):
         scaled_pipeline(node, 0.5)
 
 

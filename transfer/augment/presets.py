@@ -19,7 +19,7 @@ from transfer.augment.geometry import IMAGENET_MEAN, CropWithBoxes, Expand, Hori
 from transfer.augment.mask_geometry import RandomCropWithMask, RandomScale
 from transfer.augment.pipeline import Augment, Pipeline
 from transfer.augment.placing import FilterBoxes
-from transfer.augment.resizing import LetterboxTo, ResizeShortSide, ResizeTo
+from transfer.augment.resizing import LetterboxTo, ResizeBy, ResizeShortSide, ResizeTo
 from transfer.types import Size, UserError
 
 
@@ -154,6 +154,7 @@ def segmentation_test(
     *,
     short: int | None = None,
     long: int | None = None,
+    factor: float = 1.0,
     interpolation: str = "bilinear",
 ) -> Pipeline:
     """The whole image, at its own size or resized; collate pads it as the network needs.
@@ -162,17 +163,22 @@ def segmentation_test(
         size: side of a square or (height, width), pixels: squash the image to it.
         short: length of the short side, pixels, keeping the aspect.
         long: length of the long side, pixels, keeping the aspect; with `short`, the long side's greatest length.
+        factor: of both sides, where no length is given: what testing at several scales sets.
         interpolation: nearest, bilinear, bicubic, area or lanczos.
 
     Raises:
-        UserError: when `size` is given together with a side.
+        UserError: when `size` is given together with a side, or a length with a factor.
     """
     if size is not None and (short is not None or long is not None):
         raise UserError(f"segmentation_test: size={size!r} squashes the image; give it without short and long")
+    if factor != 1 and (size, short, long) != (None, None, None):
+        raise UserError(f"segmentation_test: factor={factor!r} is of the image's own size: give it without a length")
     if size is not None:
         return Pipeline([ResizeTo(size, interpolation=interpolation, min_side=None, mask="keep")])
-    if short is None and long is None:
+    if short is None and long is None and factor == 1:
         return Pipeline([])
+    if short is None and long is None:
+        return Pipeline([ResizeBy(factor, interpolation=interpolation, min_side=None, mask="keep")])
     greatest = sys.maxsize if long is None else long
     shortest = greatest if short is None else short  # both sides at most `long`: the long one gets there first
     return Pipeline([ResizeShortSide(shortest, greatest, interpolation=interpolation, min_side=None, mask="keep")])

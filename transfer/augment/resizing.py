@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from transfer.augment.placing import fitting_mask, place_boxes
-from transfer.types import Request, Sample, Size, UserError
+from transfer.types import Request, Sample, Size, UserError, is_number
 
 INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,
@@ -117,6 +117,47 @@ class ResizeShortSide:
         size = (rounded(height * ratio), rounded(width * ratio))
         return resize_sample(
             sample, size, "ResizeShortSide", interpolation=self.interpolation, min_side=self.min_side, mask=self.mask
+        )
+
+
+class ResizeBy:
+    """Brings both sides to a factor of their own length: what testing at several scales does to whole images."""
+
+    def __init__(
+        self,
+        factor: float = 1.0,
+        *,
+        interpolation: str = "bilinear",
+        min_side: float | None = 1.0,
+        mask: MaskRule = "follow",
+    ) -> None:
+        """Set the factor.
+
+        Args:
+            factor: pixels of the resized image per pixel, above 0.
+            interpolation: nearest, bilinear, bicubic, area or lanczos.
+            min_side: boxes with a side below it are dropped, pixels; None: keep all (test).
+            mask: "follow" or "keep" (test), as in `resize_sample`.
+
+        Raises:
+            UserError: with every argument that does not fit.
+        """
+        problems = interpolation_problems(interpolation) + _mask_problems(mask)
+        if not is_number(factor) or not 0 < factor <= 100:
+            problems.append(f"factor={factor!r} must be a number in (0, 100]")
+        if problems:
+            raise UserError("ResizeBy: " + "; ".join(problems))
+        self.factor = factor
+        self.interpolation = interpolation
+        self.min_side = min_side
+        self.mask = mask
+
+    def __call__(self, sample: Sample, request: Request, rng: np.random.Generator) -> Sample:
+        """The resized sample; does not look at `request.size`."""
+        height, width = sample.image.shape[:2]
+        size = (rounded(height * self.factor), rounded(width * self.factor))
+        return resize_sample(
+            sample, size, "ResizeBy", interpolation=self.interpolation, min_side=self.min_side, mask=self.mask
         )
 
 

@@ -109,7 +109,8 @@ class SlidingWindows:
                     counts = logits.new_zeros((height, width))
                 total[:, :, top : top + rows, left : left + columns] += logits[:, :, :rows, :columns]
                 counts[top : top + rows, left : left + columns] += 1
-        assert total is not None and counts is not None
+        assert total is not None
+        assert counts is not None
         return dataclasses.replace(output, logits=total / counts, size=(height, width))  # type: ignore[type-var]
 
 

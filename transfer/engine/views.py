@@ -24,6 +24,8 @@ from transfer.types import Batch, Prediction, UserError, is_number
 
 LENGTHS = ("size", "short", "long", "long_max")
 """Arguments that hold pixels, of this project's resizing steps and test presets."""
+FACTOR = "factor"
+"""Argument that holds a factor on the image's own size; it is changed where none of `LENGTHS` is set beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +181,7 @@ def _scaled(node: Any, factor: float, trusted: Sequence[str] | None) -> tuple[An
         changed[key], found = _scaled(value, factor, trusted)
         count += found
     parameters = {} if "type" not in node else parameters_of(resolve(node["type"], trusted)) or {}
+    own = False
     for name in LENGTHS:
         value = node.get(name, parameters[name].default) if name in parameters else None
         if is_number(value):
@@ -187,4 +190,10 @@ def _scaled(node: Any, factor: float, trusted: Sequence[str] | None) -> tuple[An
         elif isinstance(value, (list, tuple)):
             changed[name] = [max(1, round(side * factor)) for side in value]
             count += 1
+        else:
+            continue
+        own = True
+    if FACTOR in parameters and not own:
+        changed[FACTOR] = node.get(FACTOR, parameters[FACTOR].default) * factor
+        count += 1
     return changed, count
