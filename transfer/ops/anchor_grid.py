@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from transfer.ops.boxes import MAX_LOG_SCALE
+from transfer.ops.boxes import MAX_LOG_SCALE, cells_on_images
 from transfer.types import Size, UserError, is_number
 
 
@@ -75,9 +75,7 @@ class Slots:
         Returns:
             [B, N] bool.
         """
-        corners = self.cells * self.strides  # [N, 2]: x and y of the cell's top left corner
-        limits = torch.tensor(list(sizes), dtype=torch.float32).to(corners.device)  # [B, 2]: height and width
-        return (corners[:, 0] < limits[:, 1:]) & (corners[:, 1] < limits[:, :1])
+        return cells_on_images(self.cells * self.strides, sizes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,14 @@
-"""Arithmetic on boxes: area, overlap, clipping, and the regression code of two-stage detectors.
+"""Arithmetic on boxes: area, overlap, clipping, and the regression code of anchors and proposals.
 
 Source: the delta code (dx, dy, dw, dh) is that of R-CNN (Girshick et al. 2014, appendix C) with the per-coordinate
-weights of Fast R-CNN's released code. Widths are x_max - x_min (right edge exclusive), without the +1 of older code.
+weights of Fast R-CNN's released code; SSD's variances are their inverses. Widths are x_max - x_min (right edge
+exclusive), without the +1 of older code.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -70,6 +72,19 @@ def centred_outside(boxes: Tensor, size: Size) -> Tensor:
     """
     height, width = size
     return (boxes[:, 0] + boxes[:, 2] >= 2 * width) | (boxes[:, 1] + boxes[:, 3] >= 2 * height)
+
+
+def cells_on_images(corners: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """Which cells of a grid hold a pixel of the image; the others stand on padding alone.
+
+    Args:
+        corners: [N, 2] x and y of the cells' top left corners, pixels.
+        sizes: (height, width) of the part of each image that is not padding.
+    Returns:
+        [B, N] bool.
+    """
+    limits = torch.tensor(list(sizes), dtype=torch.float32).to(corners.device)  # [B, 2]: height and width
+    return (corners[:, 0] < limits[:, 1:]) & (corners[:, 1] < limits[:, :1])
 
 
 def encode_boxes(boxes: Tensor, references: Tensor, weights: tuple[float, float, float, float]) -> Tensor:

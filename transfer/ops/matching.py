@@ -2,6 +2,8 @@
 
 Source: Faster R-CNN (Ren et al. 2015, section 3.1.2): positive at or above the high threshold; also, where asked, the
 best reference of each truth box (where it overlaps at all); negative below the low threshold; between the two, neither.
+SSD (Liu et al. 2016, section 2.2) instead gives each truth box a reference of its own before the threshold, in the
+released code by pairs of highest overlap.
 `difficult` boxes that are to be ignored take the references that overlap them out of the negatives (VOC's rule for
 scoring, applied to training).
 """
@@ -57,7 +59,15 @@ def truth_for_training(target: Target, difficult: str) -> Truth:
     return Truth(target.boxes[easy], target.labels[easy], target.weights[easy], ignored)
 
 
-def match(references: Tensor, truth: Truth, *, high: float, low: float, best_for_each_truth: bool = False) -> Tensor:
+def match(
+    references: Tensor,
+    truth: Truth,
+    *,
+    high: float,
+    low: float,
+    best_for_each_truth: bool = False,
+    own_for_each_truth: bool = False,
+) -> Tensor:
     """The truth box of each reference.
 
     Args:
@@ -65,7 +75,11 @@ def match(references: Tensor, truth: Truth, *, high: float, low: float, best_for
         truth: the boxes of the same image.
         high: IoU from which on a reference is positive.
         low: IoU below which a reference is negative, at most `high`.
-        best_for_each_truth: the references of highest IoU with a truth box are positive, too, if that IoU is above 0.
+        best_for_each_truth: the references of highest IoU with a truth box are positive, too, if that IoU is above 0;
+            they answer for whichever box they overlap most.
+        own_for_each_truth: each truth box gets one reference, which answers for it whatever else it overlaps: the pair
+            of highest IoU first, then the best one of what is left, while that IoU is above 0. Of each ignored region,
+            the best reference is no negative.
     Returns:
         [R] int64: index into `truth.boxes`, NEGATIVE or NEITHER.
     """
@@ -80,7 +94,38 @@ def match(references: Tensor, truth: Truth, *, high: float, low: float, best_for
             is_best = ((iou == best_of_truth) & (iou > 0)).any(dim=0)
             # A reference that is the best one of some truth box answers for the box it overlaps most.
             matches = torch.where(is_best, best_truth, matches)
+        if own_for_each_truth:
+            truths, own = one_to_one(iou)
+            matches[own] = truths
     if len(truth.ignored):
-        over_ignored = pairwise_iou(truth.ignored, references).amax(dim=0) >= low
+        iou = pairwise_iou(truth.ignored, references)
+        over_ignored = iou.amax(dim=0) >= low
+        if own_for_each_truth:
+            over_ignored[one_to_one(iou)[1]] = True
         matches = torch.where((matches == NEGATIVE) & over_ignored, NEITHER, matches)
     return matches
+
+
+def one_to_one(iou: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of a truth box and a reference, none twice: the highest IoU first, then the highest of those left.
+
+    Args:
+        iou: [N, R].
+    Returns:
+        Indices of truth boxes and of references, [P] int64 each: one pair a truth box where there are references that
+        overlap it and that no better pair took.
+    """
+    count = min(iou.shape)
+    # As the others take one each, every truth box finds its own among its `count` best.
+    rest, references = iou.topk(count, dim=1)  # [N, count]
+    pairs = []
+    for _ in range(count):
+        place = rest.argmax()[None]
+        truth, reference = place // count, references.flatten()[place]
+        pairs.append(torch.cat([truth, reference, rest.flatten()[place] > 0]))
+        rest = rest.index_fill(0, truth, -1.0).masked_fill(references == reference, -1.0)
+    if not pairs:
+        empty = torch.zeros(0, dtype=torch.int64, device=iou.device)
+        return empty, empty
+    truths, own, overlaps = torch.stack(pairs, dim=1)
+    return truths[overlaps > 0], own[overlaps > 0]
