@@ -33,6 +33,10 @@ RULES: dict[str, tuple[str, ...]] = {
     "transfer.report": ("transfer.types",),
     "transfer.checking": (*BELOW, "transfer.data", "transfer.build", "transfer.report"),
     "transfer.convert": (*BELOW, "transfer.data"),
+    "transfer.preflight": (
+        *BELOW,
+        *("transfer.engine", "transfer.optim", "transfer.report", "transfer.checking", "backbones.contract"),
+    ),
     "transfer.experiments": ("transfer.types", "transfer.build"),
     "transfer.cli": ("transfer.types", "backbones.contract"),
     "transfer.evaluator": ("transfer.types", "transfer.engine", "transfer.report"),

@@ -51,6 +51,8 @@ def test_a_run_leaves_all_of_its_files(finished_run: Path, tiny_config_file: Pat
         "log.txt",
         "metrics.jsonl",
         "predictions.jpg",
+        "preflight.jpg",
+        "preflight.json",
         "results.json",
         "tensorboard",
     }
@@ -64,6 +66,7 @@ def test_a_run_leaves_all_of_its_files(finished_run: Path, tiny_config_file: Pat
     assert "8 images, 8 iterations of 4, device cpu" in log
     assert "test_resnet" in log  # also what was said before the directory was made
     assert "SGD: lr 0.01" in log
+    assert "curves: too little to say: 2 evaluations" in log
     assert cv2.imread(str(finished_run / "curves.png")).shape == (360, 1350, 3)
     assert cv2.imread(str(finished_run / "predictions.jpg")).shape == (360, 4 * 360, 3)  # four of them, one row
     assert list((finished_run / "tensorboard").glob("events.out.tfevents.*"))

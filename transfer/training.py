@@ -19,9 +19,12 @@ from transfer.engine.checkpoint import Checkpoint, load_checkpoint
 from transfer.engine.distributed import World, world
 from transfer.engine.hooks import CheckpointKeeper, MetricsFile, ProgressLog, TensorBoard, json_text, logging_to_file
 from transfer.engine.run_directory import latest_run_directory, new_run_directory, write_text_atomically
-from transfer.engine.train import Evaluation, Event, Hook, MetricLike, train
+from transfer.engine.train import Evaluation, Event, Hook, MetricLike, Run, train
 from transfer.evaluator import Evaluator
-from transfer.report.curves import draw_curves
+from transfer.preflight.preflight import preflight
+from transfer.preflight.report import errors_text, log_report, write_report
+from transfer.report.curves import draw_curves, read_rows
+from transfer.report.fitting import read_fitting
 from transfer.restoring import check_same_config, restore
 from transfer.types import UserError
 
@@ -63,7 +66,10 @@ def run(
             if folder is None or (folder / "results.json").is_file():
                 raise UserError(f"--resume: the run is at its end already ({started.total} iterations)")
             started.measured_at = started.iteration - 1  # killed before it reported: the last evaluation is made again
+        to_check = started.settings.preflight and checkpoint is None
         if not here.is_main:
+            if to_check:
+                _check(started, data, None, here)
             return train(started, evaluator, [])
         if folder is None:
             folder = new_run_directory(work_dir / name)  # only now: nothing is left of a run that could not start
@@ -77,6 +83,8 @@ def run(
         )  # fmt: skip
         if started.iteration:
             logger.info("going on from iteration %d of %d", started.iteration, started.total)
+        if to_check:
+            _check(started, data, folder, here)
         metrics_file = folder / "metrics.jsonl"
         progress = ProgressLog(started.settings.log_every)
         tensorboard = TensorBoard(folder / "tensorboard", started.iteration)
@@ -94,9 +102,35 @@ def run(
             tensorboard.close()
         draw_curves(metrics_file, folder / "curves.png")
         if finished:
+            logger.info("curves: %s", read_fitting(read_rows(metrics_file)))
             _report(folder, config, data, evaluator, here)
         logger.info("run directory %s", folder)
         return finished
+
+
+def _check(started: Run, data: Data, folder: Path | None, here: World) -> None:
+    """The preflight of a new run: made by process 0, awaited by all; leaves preflight.json and preflight.jpg.
+
+    Args:
+        started: has not begun.
+        data: its data sets.
+        folder: the run directory; None on other processes.
+        here: this process.
+    Raises:
+        UserError: it found an error; on every process.
+    """
+    problem = None
+    if folder is not None:
+        try:
+            report = preflight(started, data.train)
+            write_report(report, folder)
+            log_report(report)
+            problem = errors_text(report, folder) if report.errors else None
+        except UserError as error:
+            problem = str(error)
+    problem = here.broadcast(problem)
+    if problem is not None:
+        raise UserError(problem)
 
 
 def _begin(config: Node, root: Path, resume: str | None, here: World) -> tuple[Checkpoint | None, Path | None]:

@@ -40,6 +40,8 @@ class TrainingSettings:
     """Iterations between log lines."""
     pictures: int = 12
     """Images on the page of predictions."""
+    preflight: bool = True
+    """Check data, model and lr for seconds before a new run begins (tools/preflight.py); an error stops it."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -61,6 +63,8 @@ class TrainingSettings:
         for name, example in (("ema", "dict(decay=0.9998)"), ("dropblock", "dict(keep=0.9)")):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), dict):
                 problems.append(f"{name}={getattr(self, name)!r} must be None or a dict, such as {example}")
+        if not isinstance(self.preflight, bool):
+            problems.append(f"preflight={self.preflight!r} must be True or False")
         if problems:
             raise UserError("training: " + "; ".join(problems))
 

@@ -14,7 +14,7 @@ backbone: `lr_factors={"stages.1": 2, "stages.2": 4}`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -278,3 +278,26 @@ class CascadeCriterion:
             losses[f"loss_class_{number}"] = weight * classes
             losses[f"loss_box_{number}"] = weight * box
         return losses
+
+    def expected_first_losses(
+        self, model: nn.Module, output: CascadeOutput, targets: Sequence[Target]
+    ) -> dict[str, float]:
+        """As of `FasterRCNNCriterion`; those of each second stage times its weight."""
+        untrained = replace(
+            output,
+            objectness=torch.zeros_like(output.objectness),
+            anchor_deltas=torch.zeros_like(output.anchor_deltas),
+            stages=[
+                replace(
+                    stage,
+                    class_logits=torch.zeros_like(stage.class_logits),
+                    box_deltas=torch.zeros_like(stage.box_deltas),
+                )
+                for stage in output.stages
+            ],
+        )
+        return {name: float(loss) for name, loss in self(untrained, targets).items()}
+
+    def anchor_fit(self, output: CascadeOutput, targets: Sequence[Target]) -> tuple[Tensor, float]:
+        """See `transfer.heads.rpn.RPNCriterion.anchor_fit`."""
+        return self.rpn.anchor_fit(output.anchors, targets)

@@ -7,7 +7,7 @@ and `dilated_c5`; `cascade` puts several second stages in a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -157,6 +157,26 @@ class FasterRCNNCriterion:
             "loss_class": classes,
             "loss_box": box,
         }
+
+    def expected_first_losses(
+        self, model: nn.Module, output: FasterRCNNOutput, targets: Sequence[Target]
+    ) -> dict[str, float]:
+        """Losses of an untrained head, whose logits are equal and deltas zero: ln 2, ln(K + 1), the boxes' distances.
+
+        See `transfer.preflight.first_loss` for the arguments. Boxes of mixed images count by their weight.
+        """
+        untrained = replace(
+            output,
+            objectness=torch.zeros_like(output.objectness),
+            anchor_deltas=torch.zeros_like(output.anchor_deltas),
+            class_logits=torch.zeros_like(output.class_logits),
+            box_deltas=torch.zeros_like(output.box_deltas),
+        )
+        return {name: float(loss) for name, loss in self(untrained, targets).items()}
+
+    def anchor_fit(self, output: FasterRCNNOutput, targets: Sequence[Target]) -> tuple[Tensor, float]:
+        """See `transfer.heads.rpn.RPNCriterion.anchor_fit`."""
+        return self.rpn.anchor_fit(output.anchors, targets)
 
 
 class FasterRCNNPostprocess:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transfer.ops.anchors import AnchorGenerator
-from transfer.ops.boxes import centred_outside, clip_boxes, decode_boxes, encode_boxes
+from transfer.ops.boxes import centred_outside, clip_boxes, decode_boxes, encode_boxes, pairwise_iou
 from transfer.ops.matching import NEITHER, check_difficult, match, truth_for_training
 from transfer.ops.nms import nms_within_groups
 from transfer.ops.sampling import sample_balanced
@@ -246,6 +246,22 @@ class RPNCriterion:
                 box_loss = box_loss + (distance.sum(dim=1) * weights).sum()
         normalizer = mean_over_processes(sampled, logits.device).clamp(min=1)
         return objectness_loss / normalizer, box_loss / normalizer
+
+    def anchor_fit(self, anchors: Tensor, targets: Sequence[Target]) -> tuple[Tensor, float]:
+        """How well the anchors fit the boxes that are learnt from; see `transfer.preflight.anchors`.
+
+        Every box has its best anchor as a positive, however little they overlap; below `low`, that anchor would be
+        background otherwise, and the proposal made of it has far to go.
+
+        Args:
+            anchors: [N, 4].
+            targets: of any images as large as the anchors' or smaller.
+        Returns:
+            [M] IoU of each box with its best anchor, and `low`.
+        """
+        boxes = [truth_for_training(target, self.difficult).boxes for target in targets]
+        best = [pairwise_iou(of_image, anchors).amax(dim=1) for of_image in boxes if len(of_image)]
+        return torch.cat([anchors.new_zeros(0), *best]), self.low
 
     def _objectness(self, logits: Tensor, *, positive: bool) -> Tensor:
         """Binary cross entropy of each logit with its smoothed target."""

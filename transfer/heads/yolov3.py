@@ -124,6 +124,7 @@ class YOLOv3Head(nn.Module):
     ) -> None:
         super().__init__()
         self.numbers = 5 + num_classes
+        self.objectness_prior = objectness_prior
         self.outputs = nn.ModuleList(
             nn.Conv2d(inputs, anchors * self.numbers, 1)
             for inputs, anchors in zip(channels, anchors_per_cell, strict=True)

@@ -18,23 +18,26 @@ that overlap it by more than 0.7 are no negatives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer.heads.yolov3 import BOX, CLASSES, OBJECTNESS, YOLOv3Output
 from transfer.losses.focal import BinaryLoss
 from transfer.losses.iou import IOU_LOSSES, box_iou_loss
-from transfer.ops.anchor_grid import Grid
+from transfer.ops.anchor_grid import Grid, shape_iou
 from transfer.ops.matching import check_difficult, truth_for_training
 from transfer.ops.world import mean_over_processes
 from transfer.types import Target, UserError, is_number
 
 BOX_LOSSES = ("paper", *IOU_LOSSES)
+_UNFIT = 0.25
+"""IoU of shapes that a box twice as wide and twice as high as its anchor has: below, none of the anchors fits."""
 _PAIRS = 2**23
 """Slots times truth boxes that are compared at once: what bounds the memory of the ignore rule."""
 
@@ -137,6 +140,32 @@ class YOLOv3Criterion:
         }
         images = mean_over_processes(len(targets), output.raw.device)
         return {name: loss / images for name, loss in losses.items()}
+
+    def expected_first_losses(
+        self, model: nn.Module, output: YOLOv3Output, targets: Sequence[Target]
+    ) -> dict[str, float]:
+        """Losses of an untrained head: every slot's objectness at the prior, its other numbers zero.
+
+        See `transfer.preflight.first_loss` for the arguments. Of N slots with P positives an image it is about
+        -N ln(1 - p) - P ln p for the objectness, P K ln 2 for the classes.
+        """
+        prior = model.head.objectness_prior  # type: ignore[union-attr]
+        raw = torch.zeros_like(output.raw)
+        raw[..., OBJECTNESS] = math.log(prior / (1 - prior))  # type: ignore[operator, arg-type]
+        return {name: float(loss) for name, loss in self(replace(output, raw=raw), targets).items()}
+
+    def anchor_fit(self, output: YOLOv3Output, targets: Sequence[Target]) -> tuple[Tensor, float]:
+        """How well the anchors' shapes fit the boxes that are learnt from; see `transfer.preflight.anchors`.
+
+        Args:
+            output: of the model; its grid's shapes are asked.
+            targets: of any images.
+        Returns:
+            [M] IoU of each box's shape with the nearest anchor's, and what a box twice as wide and high has.
+        """
+        boxes = torch.cat([truth_for_training(target, self.difficult).boxes for target in targets])
+        sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-2)
+        return shape_iou(sides, output.grid.shapes).amax(dim=1), _UNFIT
 
     @torch.no_grad()
     def assign(self, output: YOLOv3Output, targets: Sequence[Target]) -> Assignment:
