@@ -81,9 +81,7 @@ def preflight(run: Run, dataset: AnyDataset) -> Report:
         batches = first_batches(run)
         trial = trial_of(run)
         report = Report(_data_checks(trial, dataset, batches), batches, tuple(dataset.class_names))
-        wrong = [
-            outcome.name for outcome in report.outcomes if outcome.is_wrong and outcome.name in ("labels", "boxes")
-        ]
+        wrong = [each.name for each in report.outcomes if each.is_wrong and each.name in ("labels", "boxes")]
         if wrong:
             report.outcomes.append(_left_out(f"{' and '.join(wrong)} are wrong", "mend that first"))
         elif run.world.size > 1:
@@ -174,15 +172,13 @@ def _steps(run: Run, trial: Trial, batch: Batch, batches: Sequence[Batch]) -> It
         losses = trial.losses(batch)
     yield check_shapes(trial.model, backbone, watched, batch)
     yield check_magnitudes(trial.model, watched)
-    first = check_first_losses(criterion, trial.model, watched, losses, batch)
-    yield first
+    yield check_first_losses(criterion, trial.model, watched, losses, batch)
     if batch.targets[0].mask is None:
         size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
         yield check_anchors(criterion, trial.model, watched.output, size, batches)
-    if first.is_wrong and not all(bool(torch.isfinite(loss)) for loss in losses.values()):
+    finite = all(bool(torch.isfinite(loss)) for loss in losses.values())
+    if not finite or not any(loss.requires_grad for loss in losses.values()):
         return  # no gradient would say anything
-    if not any(loss.requires_grad for loss in losses.values()):
-        return
     watched.maps.clear()
     peak = peak_factor(run)
     steps = finish_steps(trial, batch, losses, peak=peak)

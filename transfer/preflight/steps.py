@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ class Steps:
     zero_gradient: set[str] = field(default_factory=set)
     """Parameters whose gradient was there and zero, or not there, in every step."""
     infinite_gradient: set[str] = field(default_factory=set)
-    """Parameters with a gradient that was not finite."""
+    """Parameters with a gradient that was not finite; in float16, where that is part of finding the scale, none."""
     changes: dict[str, float] = field(default_factory=dict)
     """Of each weight (not of biases and norms): root mean square of its first change, times the root of its inputs.
 
@@ -45,8 +44,7 @@ class Steps:
     @property
     def totals(self) -> list[float]:
         """The sum of all terms of each step."""
-        return [math.fsum(losses.values()) if all(map(math.isfinite, losses.values())) else math.nan
-                for losses in self.losses]  # fmt: skip
+        return [sum(losses.values()) for losses in self.losses]
 
 
 def finish_steps(trial: Trial, batch: Batch, losses: dict[str, Tensor], *, peak: float) -> Steps:
@@ -89,12 +87,12 @@ def _look_at_gradients(trial: Trial, steps: Steps) -> None:
     steps.gradient_norms.append(float(norms.square().sum().sqrt()))
     for name, norm in zip(there, norms.tolist()):
         steps.without_gradient.discard(name)
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) and not trial.precision.scaler.is_enabled():
             steps.infinite_gradient.add(name)
         if norm != 0:
             steps.zero_gradient.discard(name)
 
 
-def _weights(trial: Trial) -> dict[str, Any]:
+def _weights(trial: Trial) -> dict[str, Tensor]:
     """Copies of the weights of convolutions and linear layers, [out, in, ...]."""
     return {name: p.detach().clone() for name, p in trial.trained().items() if p.ndim > 1}
