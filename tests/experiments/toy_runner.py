@@ -22,10 +22,13 @@ def run(config: dict[str, Any], *, name: str, work_dir: Path, device: str, resum
     config["gate"]: a file without which the last step is not taken.
     """
     root = work_dir / name
+    root.mkdir(parents=True, exist_ok=True)
     if os.environ.get("RANK", "0") != "0":
         print(f"begins at step 0 world {os.environ['WORLD_SIZE']} rank 1 gpus {os.environ['CUDA_VISIBLE_DEVICES']}")
+        (root / "rank 1 is here").touch()
         return True  # leaves writing to rank 0
-    root.mkdir(parents=True, exist_ok=True)
+    while "RANK" in os.environ and not (root / "rank 1 is here").exists():
+        time.sleep(0.02)  # as a collective would wait
     stopped: list[int] = []
     former = signal.signal(signal.SIGINT, lambda number, frame: stopped.append(number))
     with open(root / "lock", "w") as lock:
