@@ -83,7 +83,10 @@ def differing_keys(ours: Any, theirs: Any, where: str = "") -> list[str]:
     return [] if ours == theirs else [where]
 
 
-HARMLESS_ON_RESUME = ("loader.workers", "loader.test_batch_size", "training.log_every", "training.pictures")
+HARMLESS_ON_RESUME = (
+    *("loader.workers", "loader.test_batch_size"),
+    *("training.log_every", "training.pictures", "training.preflight"),
+)
 
 
 def check_same_config(config: Node, checkpoint: Checkpoint, path: Path) -> None:

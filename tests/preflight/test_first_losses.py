@@ -9,13 +9,15 @@ import pytest
 import torch
 from planned_runs import run_of
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from transfer.build import Node
+from transfer.heads.segmentation import SegmentationCriterion, SegmentationOutput
 from transfer.preflight.batches import first_batches, for_network
 from transfer.preflight.first_loss import ExpectsFirstLosses, check_first_losses, is_near
 from transfer.preflight.sandbox import Trial, trial_of
 from transfer.preflight.watching import Watched, watching
-from transfer.types import Batch
+from transfer.types import Batch, Target
 
 YOLO = {
     "type": "transfer.heads.yolov3.yolov3",
@@ -44,6 +46,39 @@ def test_faster_rcnn_expects_ln_2_and_ln_of_classes_and_background(tiny_config: 
     assert wanted["loss_rpn_objectness"] == pytest.approx(math.log(2))
     assert wanted["loss_class"] == pytest.approx(math.log(4))
     assert set(wanted) == set(losses)
+
+
+def test_segmentation_expects_ln_of_classes_and_the_auxiliary_weight_times_it() -> None:
+    logits = torch.randn(2, 3, 8, 8)
+    empty = torch.zeros(0)
+    targets = [
+        Target(
+            empty.view(0, 4), empty.long(), empty.bool(), empty, (16, 16), index, index, "", (16, 16), (1.0, 1.0),
+            mask=torch.full((16, 16), index, dtype=torch.uint8),
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    criterion = SegmentationCriterion(auxiliary_weight=0.4)
+    wanted = criterion.expected_first_losses(nn.Identity(), SegmentationOutput(logits, logits, (16, 16)), targets)
+    assert wanted == pytest.approx({"loss_segmentation": math.log(3), "loss_auxiliary": 0.4 * math.log(3)})
+    alone = criterion.expected_first_losses(nn.Identity(), SegmentationOutput(logits, None, (16, 16)), targets)
+    assert alone == pytest.approx({"loss_segmentation": math.log(3)})
+
+
+def test_ssd_expects_ln_of_classes_and_background_for_positives_and_three_negatives_each(tiny_config: Node) -> None:
+    backbone = {"type": "backbones.timm_backbone.TimmBackbone", "name": "test_resnet", "weights": None}
+    tiny_config["model"] = {"type": "transfer.heads.ssd.ssd", "backbone": backbone, "image_size": 64}
+    tiny_config["criterion"] = {"type": "transfer.heads.ssd_criterion.SSDCriterion", "difficult": "train"}
+    tiny_config["postprocess"] = {"type": "transfer.heads.ssd_postprocess.SSDPostprocess"}
+    trial, watched, losses, batch = first_pass(tiny_config)
+    wanted = expected(trial, watched, batch)
+    assert set(wanted) == set(losses)
+    assert wanted["loss_class"] == pytest.approx(4 * math.log(4))  # of 3 classes; normalised by the positives
+    criterion: Any = trial.task.criterion
+    boxes = torch.cat([target.boxes for target in batch.targets])
+    fit, least = criterion.anchor_fit(watched.output, batch.targets)
+    assert fit == pytest.approx(box_iou(boxes, watched.output.default_boxes.boxes).amax(dim=1), abs=1e-6)
+    assert least == 0.5
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -179,7 +179,8 @@ def split_validation(
         )
     present = np.zeros((len(dataset), len(dataset.class_names)), bool)
     for index in range(len(dataset)):
-        present[index, dataset.record(index).labels] = True
+        labels = dataset.record(index).labels
+        present[index, labels[(labels >= 0) & (labels < present.shape[1])]] = True  # a preflight names the others
     held_out = hold_out(present, fraction, seed)
     train, val = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     return SubsetDataset(dataset, indices=train.tolist()), SubsetDataset(dataset, indices=val.tolist())

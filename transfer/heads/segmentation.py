@@ -10,7 +10,7 @@ them in its last upsampling): cell i of stride s then covers the pixels from i *
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -71,6 +71,14 @@ class SegmentationCriterion:
         num_classes = getattr(model, "num_classes", None)
         if num_classes is not None:
             check_classes(self.loss, num_classes)
+
+    def expected_first_losses(
+        self, model: nn.Module, output: SegmentationOutput, targets: Sequence[Target]
+    ) -> dict[str, float]:
+        """Losses of an untrained head, whose logits are equal; see `transfer.preflight.first_loss`."""
+        auxiliary = None if output.auxiliary is None else torch.zeros_like(output.auxiliary)
+        untrained = replace(output, logits=torch.zeros_like(output.logits), auxiliary=auxiliary)
+        return {name: float(loss) for name, loss in self(untrained, targets).items()}
 
     def __call__(self, output: SegmentationOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Args: the model's output and the targets of its images. Returns: scalar losses named `loss_*`."""

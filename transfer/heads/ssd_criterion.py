@@ -22,15 +22,15 @@ and those that overlap it by 0.5 and more are no negatives.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer.heads.ssd import BOX_CODE, SSDOutput
 from transfer.losses.soft_targets import soft_cross_entropy
-from transfer.ops.boxes import encode_boxes
+from transfer.ops.boxes import encode_boxes, pairwise_iou
 from transfer.ops.matching import NEGATIVE, NEITHER, Truth, check_difficult, match, truth_for_training
 from transfer.ops.world import mean_over_processes
 from transfer.types import Target, UserError, is_number
@@ -88,6 +88,24 @@ class SSDCriterion:
         self.iou, self.negatives_per_positive = iou, negatives_per_positive
         self.box_weight, self.label_smoothing = box_weight, label_smoothing
         self.difficult = check_difficult(difficult)
+
+    def expected_first_losses(self, model: nn.Module, output: SSDOutput, targets: Sequence[Target]) -> dict[str, float]:
+        """Losses of an untrained head: equal logits, offsets of zero; see `transfer.preflight.first_loss`."""
+        untrained = replace(output, logits=torch.zeros_like(output.logits), deltas=torch.zeros_like(output.deltas))
+        return {name: float(loss) for name, loss in self(untrained, targets).items()}
+
+    def anchor_fit(self, output: SSDOutput, targets: Sequence[Target]) -> tuple[Tensor, float]:
+        """How well the default boxes fit the boxes that are learnt from; see `transfer.preflight.anchors`.
+
+        Args:
+            output: of the model; its default boxes are asked.
+            targets: of any images.
+        Returns:
+            [M] IoU of each box with its best default box, and from which on one answers for it.
+        """
+        boxes = [truth_for_training(target, self.difficult).boxes for target in targets]
+        best = [pairwise_iou(part, output.default_boxes.boxes).amax(dim=1) for part in boxes if len(part)]
+        return torch.cat([output.default_boxes.boxes.new_zeros(0), *best]), self.iou
 
     def __call__(self, output: SSDOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Args: the model's output and the targets of its images. Returns: scalar losses named `loss_*`."""
