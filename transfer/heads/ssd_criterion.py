@@ -35,6 +35,9 @@ from transfer.ops.matching import NEGATIVE, NEITHER, Truth, check_difficult, mat
 from transfer.ops.world import mean_over_processes
 from transfer.types import Target, UserError, is_number
 
+_UNFIT = 0.25
+"""IoU of concentric boxes, one twice as wide and high as the other."""
+
 
 @dataclass(slots=True)
 class SSDAssignment:
@@ -101,11 +104,12 @@ class SSDCriterion:
             output: of the model; its default boxes are asked.
             targets: of any images.
         Returns:
-            [M] IoU of each box with its best default box, and from which on one answers for it.
+            [M] IoU of each box with its best default box, and the least that fits: of a box twice as wide and high.
+            Below `iou`, but above that, a box still has its best default box to itself.
         """
         boxes = [truth_for_training(target, self.difficult).boxes for target in targets]
         best = [pairwise_iou(part, output.default_boxes.boxes).amax(dim=1) for part in boxes if len(part)]
-        return torch.cat([output.default_boxes.boxes.new_zeros(0), *best]), self.iou
+        return torch.cat([output.default_boxes.boxes.new_zeros(0), *best]), _UNFIT
 
     def __call__(self, output: SSDOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Args: the model's output and the targets of its images. Returns: scalar losses named `loss_*`."""
