@@ -455,3 +455,20 @@ def test_detections_carry_the_ids_of_the_data_they_were_made_on(
     assert {row["category_id"] for row in written} - {1, 2, 3}
     assert {row["category_id"] for row in written} <= {10, 20, 30}
     assert {row["image_id"] for row in written} == {7}
+
+
+def test_predict_leaves_out_what_is_weaker_than_the_score(finished_run: Path, devkit: Path, tmp_path: Path) -> None:
+    image = str(devkit / "VOC2007" / "JPEGImages" / "000012.jpg")
+
+    def scores(least: float) -> list[float]:
+        (result,) = predict_paths(
+            finished_run / "last.pth", [image], output=str(tmp_path), score=least, device="cpu", pictures=False
+        )
+        return [detection["score"] for detection in result["detections"]]
+
+    everything = scores(0.0)
+    assert len(everything) > 1
+    assert min(everything) < max(everything)
+    middle = (min(everything) + max(everything)) / 2
+    assert scores(middle) == [score for score in everything if score >= middle]
+    assert scores(1.0) == []
