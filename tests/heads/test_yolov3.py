@@ -104,6 +104,14 @@ def test_the_neck_is_the_papers() -> None:
     assert [layer[0].out_channels for layer in neck.laterals] == [128, 256]
 
 
+@pytest.mark.parametrize("depth, kernels", [(1, [1]), (3, [1, 3, 1])])
+def test_a_neck_of_fewer_convolutions(depth: int, kernels: list[int]) -> None:
+    model = tiny_yolo(depth=depth)
+    for body in model.neck.bodies:
+        assert [layer[0].kernel_size[0] for layer in body] == kernels
+    assert model(noise_images(1, (64, 64)), [(64, 64)]).raw.shape[1] == 3 * (64 + 16 + 4)
+
+
 def test_an_untrained_head_says_its_prior() -> None:
     raw = run(tiny_yolo(), noise_images(2))
     torch.testing.assert_close(torch.sigmoid(raw[..., 4]).mean(), torch.tensor(0.01), rtol=0.1, atol=0)
@@ -134,8 +142,8 @@ def test_an_image_is_seen_the_same_alone_and_in_a_batch() -> None:
 
 def test_impossible_options_are_all_named() -> None:
     with pytest.raises(UserError) as error:
-        tiny_yolo(0, width=0, norm="frozen", objectness_prior=1)
-    for part in ("num_classes=0", "model.width=0", "model.norm='frozen'", "model.objectness_prior=1"):
+        tiny_yolo(0, width=0, depth=2, norm="frozen", objectness_prior=1)
+    for part in ("num_classes=0", "model.width=0", "model.depth=2", "model.norm='frozen'", "model.objectness_prior=1"):
         assert part in str(error.value)
     with pytest.raises(UserError, match="3 levels, fine to coarse"):
         tiny_yolo(anchors=[[10, 13], [16, 30]])

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from transfer.heads import yolov3_criterion
 from transfer.heads.yolov3 import YOLOv3Output, yolov3
-from transfer.heads.yolov3_criterion import BOX_LOSSES, YOLOv3Criterion, overlaps
+from transfer.heads.yolov3_criterion import BOX_LOSSES, Assignment, YOLOv3Criterion, overlaps
 from transfer.losses.iou import box_iou_loss
-from transfer.ops.anchor_grid import AnchorGrid
+from transfer.ops.anchor_grid import AnchorGrid, Grid
 from transfer.ops.boxes import pairwise_iou
 from transfer.types import Target, UserError
 
@@ -366,6 +366,56 @@ def test_of_two_boxes_of_equal_weight_the_first_has_the_slot() -> None:
     target.boxes = target.boxes.flip(0)
     assigned = YOLOv3Criterion().assign(output_of(torch.zeros(1, 21, 7)), [target])
     assert assigned.boxes.tolist() == [[8, 8, 12, 12]]
+
+
+def anchors_of(assigned: Assignment, grid: Grid) -> list[tuple[int, float, float, float]]:
+    """(image, column, row, width of the anchor) of each positive."""
+    places = [(int(slot) // len(grid.slots), int(slot) % len(grid.slots)) for slot in assigned.positives]
+    return [(image, *grid.slots.cells[slot].tolist(), float(grid.slots.anchors[slot, 0])) for image, slot in places]
+
+
+def test_further_positives_are_the_anchors_whose_shape_overlaps_by_more() -> None:
+    # 12x15 at (14, 18): shape IoU with 4x4 16/180, with 8x16 120/188 = 0.638, with 24x20 180/480 = 0.375
+    output, targets = output_of(random_raw(1)), [make_target([[8, 10.5, 20, 25.5]], [2], size=(32, 32))]
+    found = {
+        iou: anchors_of(YOLOv3Criterion(positive_iou=iou).assign(output, targets), output.grid)
+        for iou in (None, 0.64, 0.37, 0.38, 0.05)
+    }
+    own, coarse, fine = (0, 0.0, 1.0, 8.0), (0, 0.0, 0.0, 24.0), (0, 1.0, 2.0, 4.0)
+    assert found[None] == found[0.64] == found[0.38] == [own]  # the nearest anchor's slot, whatever its IoU
+    assert found[0.37] == [own, coarse]
+    assert found[0.05] == [fine, own, coarse]
+    assigned = YOLOv3Criterion(positive_iou=0.05).assign(output, targets)
+    assert assigned.boxes.tolist() == [[8, 10.5, 20, 25.5]] * 3
+    assert assigned.classes.tolist() == [[False, False, True, False]] * 3
+    assert not assigned.negatives[assigned.positives].any()
+
+
+def test_a_slot_that_is_a_boxs_own_is_not_given_to_another() -> None:
+    # the large box is nearest to 24x20 and would also take 8x16 in its cell, which is the small one's own
+    small, large = [9.0, 9.0, 17.0, 23.0], [4.0, 6.0, 22.0, 26.0]
+    output = output_of(random_raw(1))
+    targets = [make_target([large, small], [0, 1], size=(32, 32), weights=[1.0, 0.2])]
+    assigned = YOLOv3Criterion(positive_iou=0.3).assign(output, targets)
+    at = dict(zip([width for *_, width in anchors_of(assigned, output.grid)], range(len(assigned.positives))))
+    assert assigned.boxes[at[8.0]].tolist() == small
+    assert assigned.classes[at[8.0]].tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("weights, winner", [([0.5, 1.0], 1), ([1.0, 0.5], 0), ([1.0, 1.0], 1)])
+def test_of_two_boxes_that_want_a_further_slot_the_heavier_has_it_then_the_better_fitting(
+    weights: list[float], winner: int
+) -> None:
+    # both are nearest to 24x20 in different images' cells of stride 32, and want 8x16 in one cell of stride 16
+    boxes = [[2.0, 1.0, 14.0, 29.0], [3.0, 1.0, 13.0, 29.0]]  # 12x28 and 10x28: IoU with 8x16 0.381 and 0.457
+    shapes = ([(40.0, 4.0)], [(8.0, 16.0)], [(11.0, 28.0), (11.5, 28.0)])
+    grid = AnchorGrid(shapes, (8, 16, 32))([(4, 4), (2, 2), (1, 1)], torch.device("cpu"))
+    output = YOLOv3Output(torch.zeros(1, len(grid.slots), 7), grid)
+    targets = [make_target(boxes, [0, 1], size=(32, 32), weights=weights)]
+    assigned = YOLOv3Criterion(positive_iou=0.3).assign(output, targets)
+    at = [width for *_, width in anchors_of(assigned, grid)].index(8.0)
+    assert assigned.boxes[at].tolist() == boxes[winner]
+    assert assigned.classes[at].tolist() == [winner == 0, winner == 1]
 
 
 def test_boxes_of_two_images_never_share_a_slot() -> None:

@@ -72,10 +72,11 @@ class YOLOv3Neck(nn.Module):
     Args:
         channels: of the three levels, fine to coarse.
         widths: channels of the 1x1 convolutions on each level, fine to coarse.
+        depth: convolutions of each level, 1x1 and 3x3 in turn, before the last 3x3 one; odd.
         norm: "batch" or "group".
     """
 
-    def __init__(self, channels: Sequence[int], widths: Sequence[int], *, norm: str = "batch") -> None:
+    def __init__(self, channels: Sequence[int], widths: Sequence[int], *, depth: int = 5, norm: str = "batch") -> None:
         super().__init__()
         coarser = [*widths[1:], None]  # width of the level that is upsampled into this one
         self.bodies, self.tips, self.laterals = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -84,7 +85,7 @@ class YOLOv3Neck(nn.Module):
                 self.laterals.append(ConvNormLeaky(above, width, 1, norm=norm))
                 inputs += width
             layers = [ConvNormLeaky(inputs, width, 1, norm=norm)]
-            for _ in range(2):
+            for _ in range(depth // 2):
                 layers += [ConvNormLeaky(width, 2 * width, 3, norm=norm), ConvNormLeaky(2 * width, width, 1, norm=norm)]
             self.bodies.append(nn.Sequential(*layers))
             self.tips.append(ConvNormLeaky(width, 2 * width, 3, norm=norm))
@@ -209,6 +210,7 @@ def yolov3(
     num_classes: int,
     *,
     width: float = 1.0,
+    depth: int = 5,
     norm: str = "batch",
     anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
     objectness_prior: float = 0.01,
@@ -219,6 +221,8 @@ def yolov3(
         backbone: "darknet53" of `backbones.named.NamedBackbone` in the paper.
         num_classes: K.
         width: factor on the neck's channels, which are rounded to multiples of 16; light backbones need less than 1.
+        depth: convolutions of the neck on each level before its last one: 1, 3 or 5, as in the paper. A short run on a
+            pretrained backbone learns much more with 1 (figures in configs/_base_/light_yolov3_lite0.py).
         norm: of the neck. "batch" becomes synchronized along with the backbone, where the backbone's norm is
             "synchronized"; "group" for batches too small for statistics.
         anchors: of each level, fine to coarse, (width, height) in pixels of the network's input; tools/fit_anchors.py
@@ -230,6 +234,8 @@ def yolov3(
         problems.append(f"num_classes={num_classes!r}: a detector needs at least one class")
     if not is_number(width) or not 0 < width <= 4:
         problems.append(f"model.width={width!r} must be a number in (0, 4]: a factor on {WIDTHS} channels")
+    if type(depth) is not int or depth not in (1, 3, 5):
+        problems.append(f"model.depth={depth!r} must be 1, 3 or 5: convolutions of each level, 1x1 and 3x3 in turn")
     if norm not in ("batch", "group"):
         problems.append(f"model.norm={norm!r} is none of batch, group (the backbone has a norm of its own)")
     if not is_number(objectness_prior) or not 0 < objectness_prior < 1:
@@ -238,7 +244,7 @@ def yolov3(
         raise UserError("; ".join(problems))
     grid = AnchorGrid(anchors, STRIDES)
     widths = [max(1, round(width * channels / 16)) * 16 for channels in WIDTHS]
-    neck = YOLOv3Neck([backbone.channels[level] for level in levels_of(backbone)], widths, norm=norm)
+    neck = YOLOv3Neck([backbone.channels[level] for level in levels_of(backbone)], widths, depth=depth, norm=norm)
     head = YOLOv3Head(
         neck.channels, [len(shapes) for shapes in grid.anchors], num_classes, objectness_prior=objectness_prior
     )

@@ -11,6 +11,11 @@ Mixup: a box's weight multiplies the objectness, box and class losses of its pos
 normaliser stays unweighted. Where several boxes have one slot, it takes the box of the largest weight (of equal ones
 the first, where GluonCV takes the last) and the classes of all, each class with its own box's weight.
 
+`positive_iou` (off in the paper and in GluonCV; YOLOv4, Bochkovskiy et al. 2020, arXiv 2004.10934, section 3.4, does
+likewise) gives a box further slots: of every anchor whose shape overlaps its own by more, in the cell of its centre.
+A slot that is some box's own is never taken this way; of several boxes that want another one, the one of the largest
+weight has it, then the one that fits it best.
+
 Deviations: a slot whose cell holds no pixel of the image is no negative, so that the loss of an image does not depend
 on how far its batch is padded (GluonCV pads nothing). Of a difficult box that is to be ignored, its slot and the slots
 that overlap it by more than 0.7 are no negatives.
@@ -30,7 +35,7 @@ from torch import Tensor, nn
 from transfer.heads.yolov3 import BOX, CLASSES, OBJECTNESS, YOLOv3Output
 from transfer.losses.focal import BinaryLoss
 from transfer.losses.iou import IOU_LOSSES, box_iou_loss
-from transfer.ops.anchor_grid import Grid, shape_iou
+from transfer.ops.anchor_grid import Grid
 from transfer.ops.matching import check_difficult, truth_for_training
 from transfer.ops.world import mean_over_processes
 from transfer.types import Target, UserError, is_number
@@ -58,6 +63,12 @@ class BatchTruth:
     """[I, 4] float32 xyxy: regions that are neither object nor background."""
     ignored_images: Tensor
     """[I] int64."""
+
+    def and_again(self, rows: Tensor) -> BatchTruth:
+        """With the boxes `rows`, [E] int64, a second time at the end."""
+        parts = (self.boxes, self.labels, self.weights, self.images)
+        boxes, labels, weights, images = (torch.cat([part, part[rows]]) for part in parts)
+        return BatchTruth(boxes, labels, weights, images, self.ignored, self.ignored_images)
 
 
 @dataclass(slots=True)
@@ -93,6 +104,8 @@ class YOLOv3Criterion:
         class_loss: "bce" or "focal".
         focal_alpha, focal_gamma: of the focal losses.
         label_smoothing: classes are taught 1 - s and s instead of 1 and 0, with s = min(1 / K, 1 / 40).
+        positive_iou: a box is also taught to the slots of anchors whose shape has more than this IoU with its own, in
+            the cell of its centre; None: to the nearest anchor's alone, as in the paper.
         ignore_iou: a slot whose box overlaps a truth box by more than this is no negative.
         difficult: "ignore", "train" or "drop"; see `transfer.ops.matching.truth_for_training`.
     """
@@ -107,6 +120,7 @@ class YOLOv3Criterion:
         focal_alpha: float | None = 0.25,
         focal_gamma: float = 2.0,
         label_smoothing: bool = False,
+        positive_iou: float | None = None,
         ignore_iou: float = 0.7,
         difficult: str = "ignore",
     ) -> None:
@@ -119,6 +133,8 @@ class YOLOv3Criterion:
             problems.append(
                 f"label_smoothing={label_smoothing!r} must be True or False: how much follows from the classes' number"
             )
+        if positive_iou is not None and (not is_number(positive_iou) or not 0 < positive_iou < 1):
+            problems.append(f"positive_iou={positive_iou!r} must be a number in (0, 1), or None")
         if not is_number(ignore_iou) or not 0 < ignore_iou <= 1:
             problems.append(f"ignore_iou={ignore_iou!r} must be a number in (0, 1]")
         if problems:
@@ -126,7 +142,7 @@ class YOLOv3Criterion:
         self.box_loss, self.box_weight = box_loss, box_weight
         self.objectness_loss = BinaryLoss(objectness_loss, name="objectness_loss", alpha=focal_alpha, gamma=focal_gamma)
         self.class_loss = BinaryLoss(class_loss, name="class_loss", alpha=focal_alpha, gamma=focal_gamma)
-        self.label_smoothing, self.ignore_iou = label_smoothing, ignore_iou
+        self.label_smoothing, self.positive_iou, self.ignore_iou = label_smoothing, positive_iou, ignore_iou
         self.difficult = check_difficult(difficult)
 
     def __call__(self, output: YOLOv3Output, targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -164,20 +180,21 @@ class YOLOv3Criterion:
             [M] IoU of each box's shape with the nearest anchor's, and what a box twice as wide and high has.
         """
         boxes = torch.cat([truth_for_training(target, self.difficult).boxes for target in targets])
-        sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-2)
-        return shape_iou(sides, output.grid.shapes).amax(dim=1), _UNFIT
+        return output.grid.fit(boxes).amax(dim=1), _UNFIT
 
     @torch.no_grad()
     def assign(self, output: YOLOv3Output, targets: Sequence[Target]) -> Assignment:
         """Which slots are positive, for what, and which are negative."""
-        truth = self._truth(targets)
+        truth = once = self._truth(targets)
         count, classes = len(output.grid.slots), output.raw.shape[2] - CLASSES.start
         slots = truth.images * count + output.grid.slot_of(truth.boxes)  # [M]
+        if self.positive_iou is not None:
+            more, rows = self._further_slots(once, output.grid, slots)
+            slots, truth = torch.cat([slots, more]), once.and_again(rows)
         order = torch.argsort(truth.weights, descending=True, stable=True)
         order = order[torch.argsort(slots[order], stable=True)]  # by slot, the largest weight first
         slots = slots[order]
-        is_first = torch.ones_like(slots, dtype=torch.bool)
-        is_first[1:] = slots[1:] != slots[:-1]
+        is_first = _is_first(slots)
         winners, positives = order[is_first], slots[is_first]  # [P]
         place = (torch.cumsum(is_first, 0) - 1) * classes + truth.labels[order]  # in [P * K]
         own = truth.weights.new_zeros(len(winners) * classes)
@@ -185,13 +202,27 @@ class YOLOv3Criterion:
         weights = truth.weights[winners]
         return Assignment(
             positives=positives,
-            negatives=self._negatives(output, targets, truth, positives),
+            negatives=self._negatives(output, targets, once, positives),
             boxes=truth.boxes[winners],
             images=truth.images[winners],
             weights=weights,
             classes=own > 0,
             class_weights=torch.where(own > 0, own, weights[:, None]),
         )
+
+    def _further_slots(self, truth: BatchTruth, grid: Grid, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Slots of other anchors that fit: [E] int64, each once and none of `own`; and [E] whose box each is."""
+        fit = grid.fit(truth.boxes)  # [M, A]
+        rows, anchors = torch.nonzero(fit > self.positive_iou, as_tuple=True)
+        slots = truth.images[rows] * len(grid.slots) + grid.slot_at(truth.boxes[rows], anchors)
+        free = ~torch.isin(slots, own)
+        rows, slots, fits = rows[free], slots[free], fit[rows, anchors][free]
+        order = torch.argsort(fits, descending=True, stable=True)
+        order = order[torch.argsort(truth.weights[rows[order]], descending=True, stable=True)]
+        order = order[torch.argsort(slots[order], stable=True)]  # by slot, then weight, then fit
+        slots, rows = slots[order], rows[order]
+        first = _is_first(slots)
+        return slots[first], rows[first]
 
     def _truth(self, targets: Sequence[Target]) -> BatchTruth:
         parts = [truth_for_training(target, self.difficult) for target in targets]
@@ -250,6 +281,13 @@ class YOLOv3Criterion:
             smoothing = min(1 / max(1, logits.shape[1]), 1 / 40)
             wanted = torch.where(assigned.classes, 1 - smoothing, smoothing)
         return (self.class_loss(logits, wanted) * assigned.class_weights).sum()
+
+
+def _is_first(ordered: Tensor) -> Tensor:
+    """[N] bool: where a new value begins, in [N] ordered ones."""
+    is_first = torch.ones_like(ordered, dtype=torch.bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return is_first
 
 
 def overlaps(boxes: Tensor, regions: Tensor, images: Tensor, threshold: float) -> Tensor:

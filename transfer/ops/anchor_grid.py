@@ -98,9 +98,22 @@ class Grid:
         Returns:
             [M] int64.
         """
-        sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-2)
-        nearest = shape_iou(sides, self.shapes).argmax(dim=1)  # of equals the first
-        stride, columns, rows, first, per_cell, place = self.levels[nearest].unbind(dim=1)
+        return self.slot_at(boxes, self.fit(boxes).argmax(dim=1))  # of equals the first
+
+    def fit(self, boxes: Tensor) -> Tensor:
+        """[M, A]: the IoU of each box's shape with each anchor's, of boxes [M, 4] xyxy."""
+        return shape_iou((boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-2), self.shapes)
+
+    def slot_at(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """The slot of a given anchor in the cell of each box's centre.
+
+        Args:
+            boxes: [M, 4] xyxy. A centre outside the grid falls to the nearest cell.
+            anchors: [M] int64 into `shapes`.
+        Returns:
+            [M] int64.
+        """
+        stride, columns, rows, first, per_cell, place = self.levels[anchors].unbind(dim=1)
         centers = ((boxes[:, :2] + boxes[:, 2:]) / 2 / stride[:, None]).long().clamp(min=0)
         column, row = torch.minimum(centers[:, 0], columns - 1), torch.minimum(centers[:, 1], rows - 1)
         return first + (row * columns + column) * per_cell + place
