@@ -50,6 +50,9 @@ class Request(NamedTuple):
     mix: Mix | None = None
     partners: tuple[int, ...] = ()
     """The other images of a mosaic; none: no mosaic."""
+    blend: int | None = None
+    """Seed by which the images of its batch are mixed with one another, as image mixup does in classification; the
+    same for the whole global batch. None: they are not."""
 
 
 @dataclass(slots=True)
@@ -98,6 +101,8 @@ class Sample:
     mask: np.ndarray | None = None
     """[H, W] uint8, segmentation: the class of each pixel, 0..K-1, IGNORED_PIXEL where none counts. In training of
     `image`; test transforms leave it as it was, of the original size. None: the data have boxes only."""
+    label: int | None = None
+    """Classification: the class of the image, 0..K-1; such data have no boxes. None elsewhere."""
     dropped: dict[str, int] = field(default_factory=dict)
     """How many boxes each geometric step removed, by the step's name."""
 
@@ -126,6 +131,11 @@ class Target:
     """The request's seed: region samplers draw from it, so the draw does not depend on the batch around the image."""
     mask: Tensor | None = None
     """[h, w] uint8 as in `Sample`: of `size` in training, of `original_size` in test; None in detection."""
+    classes: Tensor | None = None
+    """[S] int64, classification: the classes of the image, 0..K-1; one, or several where images were mixed (the same
+    class may come twice). None elsewhere."""
+    shares: Tensor | None = None
+    """[S] float32 in [0, 1], summing to 1: how much of the image is of each of `classes`."""
 
     def to(self, device: torch.device | str) -> Target:
         """A copy whose tensors are on `device`."""
@@ -142,6 +152,8 @@ class Target:
             scale=self.scale,
             seed=self.seed,
             mask=None if self.mask is None else self.mask.to(device, non_blocking=True),
+            classes=None if self.classes is None else self.classes.to(device, non_blocking=True),
+            shares=None if self.shares is None else self.shares.to(device, non_blocking=True),
         )
 
 
@@ -190,6 +202,25 @@ class LabelMap:
 
     labels: Tensor
     """[H, W] uint8 of the ORIGINAL image: 0..K-1; every pixel has a class."""
+
+
+@dataclass(slots=True)
+class ClassScores:
+    """The classification of one image."""
+
+    scores: Tensor
+    """[K] float32: probabilities."""
+
+
+@dataclass(slots=True)
+class ImageRecord:
+    """What a classification dataset knows of one image without opening it."""
+
+    path: str
+    image_id: int | str
+    """The path below the data set's root, or what a list calls it."""
+    label: int
+    """0..K-1."""
 
 
 @dataclass(slots=True)
@@ -248,4 +279,32 @@ class DetectionDataset(Protocol):
         ...
 
 
-AnyDataset = DetectionDataset | SegmentationDataset
+@runtime_checkable
+class ClassificationDataset(Protocol):
+    """A set of images, each of one class."""
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def record(self, index: int) -> ImageRecord:
+        """Path and class without opening the file."""
+        ...
+
+    def labels(self) -> np.ndarray:
+        """[N] int64: the class of every image, without opening a file."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decoded image with its `label`, without boxes."""
+        ...
+
+
+AnyDataset = DetectionDataset | SegmentationDataset | ClassificationDataset
+
+
+def task_of(dataset: object) -> str:
+    """Which task a data set's truth is for: "segmentation", "classification" or "detection"."""
+    if isinstance(dataset, SegmentationDataset):
+        return "segmentation"
+    return "classification" if isinstance(dataset, ClassificationDataset) else "detection"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -21,17 +21,21 @@ from torch.utils.data import DataLoader, Sampler
 from transfer.batch.view import SampleError, TrainingView, ViewedSample
 from transfer.types import Batch, Request, Sample, Size, Target, UserError
 
+Blend = Callable[[Tensor, list[Target], np.random.Generator], tuple[Tensor, list[Target]]]
+"""([B, 3, H, W] uint8, targets, rng) -> the same of images that were mixed with one another."""
+
 
 class Collate:
     """Joins samples to a batch."""
 
-    def __init__(self, pad_value: tuple[int, int, int], *, size_divisor: int = 32) -> None:
+    def __init__(self, pad_value: tuple[int, int, int], *, size_divisor: int = 32, blend: Blend | None = None) -> None:
         """Set the padding.
 
         Args:
             pad_value: RGB, 0..255.
             size_divisor: height and width of a batch are rounded up to a multiple of it, pixels. Where every request
                 asks for the same size, the batch has exactly that size instead.
+            blend: mixes the images of a batch with one another; needed where requests carry a `blend`.
 
         Raises:
             UserError: with every argument that does not fit.
@@ -45,6 +49,7 @@ class Collate:
             raise UserError("Collate: " + "; ".join(problems))
         self.pad_value = tuple(int(value) for value in pad_value)
         self.size_divisor = size_divisor
+        self.blend = blend
 
     def __call__(self, items: Sequence[ViewedSample]) -> Batch:
         """Pad and stack.
@@ -68,7 +73,15 @@ class Collate:
             self._place(planes, item.sample.image)
             dropped.update(item.sample.dropped)
             skipped.extend(item.skipped)
-        return Batch(images, [_target(item.sample, item.request) for item in items], dict(dropped), skipped)
+        targets = [_target(item.sample, item.request) for item in items]
+        if (seed := items[0].request.blend) is not None:
+            if self.blend is None:
+                raise SampleError("the batches are to be blended, but Collate has blend=None: pass what mixes images")
+            try:
+                images, targets = self.blend(images, targets, np.random.default_rng(seed))
+            except UserError as error:
+                raise SampleError(str(error)) from error
+        return Batch(images, targets, dict(dropped), skipped)
 
     def _batch_size(self, items: Sequence[ViewedSample]) -> Size:
         asked = {item.request.size for item in items}
@@ -132,6 +145,8 @@ def _target(sample: Sample, request: Request) -> Target:
         scale=sample.scale,
         seed=request.seed,
         mask=None if sample.mask is None else torch.from_numpy(sample.mask.copy()),
+        classes=None if sample.label is None else torch.tensor([sample.label]),
+        shares=None if sample.label is None else torch.ones(1),
     )
 
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
-from transfer.types import Mix, Request, Sample, UserError
+from transfer.types import Mix, Request, Sample, Target, UserError
 
 
 @runtime_checkable
@@ -46,7 +47,19 @@ class GroupJoining(Protocol):
         ...
 
 
-KINDS: dict[str, tuple[type[PairMixing] | type[GroupJoining], str, str, str]] = {
+@runtime_checkable
+class BatchBlending(Protocol):
+    """The config's `loader.blend`: `transfer.augment.image_mixing.ImageMixup`, or what offers the same."""
+
+    last_epochs_without: float
+    """Epochs at the end of the run in which nothing is mixed."""
+
+    def __call__(self, images: Tensor, targets: list[Target], rng: np.random.Generator) -> tuple[Tensor, list[Target]]:
+        """The mixed batch: what Collate calls `blend`."""
+        ...
+
+
+KINDS: dict[str, tuple[type[PairMixing] | type[GroupJoining] | type[BatchBlending], str, str, str]] = {
     "loader.mixup": (
         PairMixing,
         "mix images",
@@ -58,6 +71,12 @@ KINDS: dict[str, tuple[type[PairMixing] | type[GroupJoining], str, str, str]] = 
         "join images",
         "joins several images",
         "dict(type=Mosaic) with from transfer.augment.mosaic import Mosaic",
+    ),
+    "loader.blend": (
+        BatchBlending,
+        "mix batches",
+        "mixes the images of a batch",
+        "dict(type=ImageMixup, alpha=0.2) with from transfer.augment.image_mixing import ImageMixup",
     ),
 }
 """What each setting must offer, what it does, and what to write."""
@@ -71,7 +90,7 @@ def mixed_iterations(mixing: object, *, total: int, per_epoch: int, images: int,
         total: optimizer steps of the run.
         per_epoch: optimizer steps of an epoch.
         images: of the training set.
-        setting: "loader.mixup" or "loader.mosaic".
+        setting: "loader.mixup", "loader.mosaic" or "loader.blend".
 
     Returns:
         A number in [1, total]; the first step without mixing, where there is one.

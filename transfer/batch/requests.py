@@ -5,9 +5,9 @@ between two batches, so a sampler started at iteration s gives exactly the tail 
 the same for any number of ranks (each takes a contiguous slice); and workers, which draw from a request's seed only,
 cannot change a run.
 
-Rules: an epoch has floor(length / batch_size) batches and draws each image at most once; what is left over is dropped
-and has its turn in another epoch's order. A data set smaller than a batch is repeated within its one batch, so that
-there is an iteration at all; each repetition has its own seed.
+Rules: an epoch has floor(length / batch_size) batches and draws each image at most once, unless an `order` says
+otherwise (orders.py); what is left over is dropped and has its turn in another epoch's order. A data set smaller than a
+batch is repeated within its one batch, so that there is an iteration at all; each repetition has its own seed.
 
 Aspect grouping (it saves padding where images keep their aspect): within an epoch, images at least as high as wide and
 images wider than high go into separate batches; the leftovers of both share the last batch that can be filled, and
@@ -21,11 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from transfer.batch.orders import Order
 from transfer.batch.shapes import Shapes
 from transfer.types import Mix, Request, Size, UserError
 
 # First word of each stream's spawn key, so that no two kinds of draw share numbers (shapes.py has 2).
-ORDER_STREAM, IMAGE_STREAM, MIX_STREAM, GATHER_STREAM = 0, 1, 3, 4
+ORDER_STREAM, IMAGE_STREAM, MIX_STREAM, GATHER_STREAM, BLEND_STREAM = 0, 1, 3, 4, 5
 
 Mixer = Callable[[np.random.Generator, int, int], Mix | None]
 """(rng, index of the image, length of the data set) -> the second image of a pair, or None."""
@@ -59,6 +60,8 @@ class RequestBatches(Sampler[list[Request]]):
         mix_until: int | None = None,
         gatherer: Gatherer | None = None,
         gather_until: int | None = None,
+        blend_until: int | None = 0,
+        order: Order | None = None,
     ) -> None:
         """Set the run.
 
@@ -77,6 +80,8 @@ class RequestBatches(Sampler[list[Request]]):
             mix_until: first global iteration without mixing; None: mixing to the end.
             gatherer: draws the other images of a mosaic; None: no mosaics.
             gather_until: first global iteration without mosaics; None: mosaics to the end.
+            blend_until: first global iteration whose images are not mixed with one another; None: mixed to the end.
+            order: which images an epoch draws, and how often; None: each once, shuffled.
 
         Raises:
             UserError: with every argument that does not fit.
@@ -99,12 +104,16 @@ class RequestBatches(Sampler[list[Request]]):
         self.mix_until = mix_until
         self.gatherer = gatherer
         self.gather_until = gather_until
+        self.blend_until = blend_until
+        self.order = order
+        self.drawn = length if order is None else order.length(length)
+        """Images that an epoch draws, before what is left over is dropped."""
         self._tall = None if aspect is None else np.asarray(aspect, dtype=np.float64) >= 1  # [length] bool
 
     @property
     def iterations_per_epoch(self) -> int:
-        """Global batches of an epoch: floor(length / batch_size), but at least 1."""
-        return max(1, self.length // self.batch_size)
+        """Global batches of an epoch: floor(images drawn / batch_size), but at least 1."""
+        return max(1, self.drawn // self.batch_size)
 
     def epoch_of(self, iteration: int) -> int:
         """The epoch, counted from 0, that the global iteration falls in."""
@@ -139,8 +148,11 @@ class RequestBatches(Sampler[list[Request]]):
             [iterations_per_epoch, batch_size] int64 indices into the data set.
         """
         rng = np.random.default_rng(_stream(self.seed, ORDER_STREAM, epoch))
-        order = rng.permutation(self.length) if self.shuffle else np.arange(self.length)
-        if self.length < self.batch_size:
+        if self.order is not None:
+            order = self.order.draw(rng, self.length)
+        else:
+            order = rng.permutation(self.length) if self.shuffle else np.arange(self.length)
+        if self.drawn < self.batch_size:
             return np.resize(order, (1, self.batch_size))
         if self._tall is not None:
             order = self._grouped(order, self._tall[order])
@@ -162,16 +174,22 @@ class RequestBatches(Sampler[list[Request]]):
         size = None if self.shapes is None else self.shapes.shape(self.seed, iteration)
         mixer = self.mixer if self.mix_until is None or iteration < self.mix_until else None
         gatherer = self.gatherer if self.gather_until is None or iteration < self.gather_until else None
+        blend = None
+        if self.blend_until is None or iteration < self.blend_until:
+            blend = self._seed(BLEND_STREAM, iteration)
         requests = []
         for slot in slots:
             index = int(indices[slot])
             # The position in the whole run, not in the epoch: an image drawn again gets a new seed.
             position = iteration * self.batch_size + slot
-            state = _stream(self.seed, IMAGE_STREAM, position).generate_state(1, np.uint64)[0]
             mix = None if mixer is None else mixer(self._rng(MIX_STREAM, position), index, self.length)
             partners = () if gatherer is None else gatherer(self._rng(GATHER_STREAM, position), index, self.length)
-            requests.append(Request(index, int(state >> np.uint64(1)), size, mix, partners))
+            requests.append(Request(index, self._seed(IMAGE_STREAM, position), size, mix, partners, blend))
         return requests
+
+    def _seed(self, stream: int, position: int) -> int:
+        state = _stream(self.seed, stream, position).generate_state(1, np.uint64)[0]
+        return int(state >> np.uint64(1))
 
     def _rng(self, stream: int, position: int) -> np.random.Generator:
         return np.random.default_rng(_stream(self.seed, stream, position))
