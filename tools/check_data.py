@@ -3,7 +3,8 @@
 
 Reads the config's train, val and test data, decodes every image and mask, and lists what is wrong at once: a table
 here, all of it in findings.json, and a page of pictures and histograms in check_data.jpg. --fix writes a repaired copy
-of annotations with boxes beside links to the images; the originals are not touched. Masks are only checked.
+of annotations with boxes beside links to the images; the originals are not touched. Masks and classes of whole images
+are only checked.
 
 Exit code: 0 nothing or warnings only; 1 training would stop or be wrong (with --fix: it still would with the copy);
 2 the config or a path is wrong; 130 interrupted.
@@ -36,6 +37,7 @@ def parse_arguments() -> argparse.Namespace:
 def main(arguments: argparse.Namespace) -> int:
     """Check, and return the exit code."""
     from transfer.build import load_config
+    from transfer.checking.class_reading import has_classes
     from transfer.checking.folders import check_output
     from transfer.checking.mask_reading import has_masks
     from transfer.cli import configure_logging
@@ -49,6 +51,8 @@ def main(arguments: argparse.Namespace) -> int:
     numbered = arguments.output is None
     output = Path("runs/check_data") / Path(arguments.config).stem if numbered else Path(arguments.output)
     check_output(output, numbered=numbered)
+    if has_classes(config):
+        return check_classes(config, arguments, output)
     return check_masks(config, arguments, output) if has_masks(config) else check_boxes(config, arguments, output)
 
 
@@ -86,6 +90,20 @@ def check_masks(config: dict[str, Any], arguments: argparse.Namespace, output: P
         raise UserError("--fix repairs boxes, not masks: check without it, and mend the files that findings.json names")
     report = check_segmentation(config, workers=arguments.workers)
     leave(report, masks_as_text(report), partial(draw_mask_page, report), arguments, config, output)
+    return int(report.is_wrong)
+
+
+def check_classes(config: dict[str, Any], arguments: argparse.Namespace, output: Path) -> int:
+    """Images with one class each."""
+    from transfer.checking.class_check import check_classification
+    from transfer.checking.class_page import draw_class_page
+    from transfer.checking.class_report import classes_as_text
+    from transfer.types import UserError
+
+    if arguments.fix is not None:
+        raise UserError("--fix repairs boxes: check without it, and mend the files that findings.json names")
+    report = check_classification(config, workers=arguments.workers)
+    leave(report, classes_as_text(report), partial(draw_class_page, report), arguments, config, output)
     return int(report.is_wrong)
 
 

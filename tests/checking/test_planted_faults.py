@@ -273,4 +273,16 @@ def test_every_code_is_planted_somewhere() -> None:
         "no-labelled-pixels",
         "class-without-pixels",
     }
-    assert planted | elsewhere | of_masks == set(CODES)
+    of_classes = {  # test_checking_of_classes.py
+        "list-line-faulty",
+        "folder-unreadable",
+        "class-empty",
+        "class-missing",
+        "image-in-two-classes",
+        "class-without-images",
+        "class-imbalance",
+        "image-tiny",
+        "image-huge",
+        "image-cmyk",
+    }
+    assert planted | elsewhere | of_masks | of_classes == set(CODES)

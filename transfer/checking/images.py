@@ -49,6 +49,8 @@ class ImageFacts:
     file_digest: bytes = b""
     pixel_digest: bytes = b""
     """Of the decoded pixels and their shape: equal for the same picture in two lossless encodings."""
+    mode: str = ""
+    """Pillow's name of the pixel type as stored, such as "RGB", "L" or "CMYK"."""
 
 
 def inspect_image(path: str) -> ImageFacts:
@@ -69,7 +71,7 @@ def inspect_image(path: str) -> ImageFacts:
     with open(path, "rb") as file:
         file_digest = hashlib.blake2b(file.read(), digest_size=_DIGEST_BYTES).digest()
     turned = (header.size, header.stored_size, header.orientation)
-    return ImageFacts(path, None, "", *turned, file_digest, summed.digest())
+    return ImageFacts(path, None, "", *turned, file_digest, summed.digest(), header.mode)
 
 
 def inspect_images(paths: Iterable[str], *, workers: int) -> Iterator[ImageFacts]:

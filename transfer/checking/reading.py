@@ -21,7 +21,10 @@ from transfer.data.table_builder import Box, Fault, Origin, TableBuilder, Unusab
 from transfer.types import DetectionDataset, Size, UserError
 
 PARTS = ("train", "val", "test")
-_READERS = ("table_builder", "class_names", "voc", "coco", "mask_builder", "coco_segmentation", "subset")
+_READERS = (
+    *("table_builder", "class_names", "voc", "coco", "mask_builder", "coco_segmentation", "subset"),
+    *("classification_dataset", "class_folder", "image_list", "imagenet_truth"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -68,7 +68,7 @@ def check_rename(rename: Mapping[str, str | None] | None, class_names: Sequence[
     problems = []
     for old, new in rename.items():
         if not isinstance(old, str) or not (new is None or (isinstance(new, str) and new.strip())):
-            problems.append(f"rename={{{old!r}: {new!r}}}: both must be names; None drops the class's boxes")
+            problems.append(f"rename={{{old!r}: {new!r}}}: both must be names; None drops the class")
         elif new is not None and class_names is not None and new not in class_names:
             problems.append(f"rename={{{old!r}: {new!r}}}: {new!r} is not in class_names{_hint(new, class_names)}")
     if problems:

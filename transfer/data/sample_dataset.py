@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
+
+from transfer.data.class_folder import ClassFolderDataset
+from transfer.data.classification_dataset import LabelledImages
 from transfer.data.mask_dataset import MaskDataset, MaskFiles
 from transfer.data.table import TableDataset
 from transfer.data.voc import VOCDataset
@@ -14,6 +18,7 @@ from transfer.types import UserError
 _LOGGER = logging.getLogger(__name__)
 
 _SPLITS = ("train", "val", "trainval", "test")
+_CROP_SPLITS = ("train", "val")
 
 
 class SampleDetection(TableDataset):
@@ -58,6 +63,35 @@ class SampleSegmentation(MaskDataset):
         assert isinstance(source, MaskFiles)
         masks = MaskFiles(source.paths[:limit], source.coding)
         super().__init__(whole.paths[:limit], whole.image_ids[:limit], masks, whole.class_names)
+
+
+class SampleClassification(LabelledImages):
+    """A split of the embedded sample's crops of single objects: fourteen classes, eight of which are in the scenes."""
+
+    def __init__(
+        self, split: str = "train", *, root: str | Path | None = None, seed: int = 0, limit: int | None = None
+    ) -> None:
+        """Make the sample if needed and list one split's crops.
+
+        Args:
+            split: "train" or "val".
+            root, seed: as in `SampleDetection`.
+            limit: only so many images, >= 1: the first of each class, then the second of each, and so on.
+
+        Raises:
+            UserError: another split, or a limit below 1.
+        """
+        from transfer.data.sample import CROP_CLASSES
+
+        if split not in _CROP_SPLITS:
+            raise UserError(f"split is {split!r}: the crops of the sample have {', '.join(_CROP_SPLITS)}")
+        folder = _made(split, root, seed, limit)
+        whole = ClassFolderDataset(folder / "crops" / split, class_names=sorted(CROP_CLASSES))
+        labels = whole.labels()
+        # a file's place among those of its class; then by place, of equals by class
+        places = np.arange(len(labels)) - np.searchsorted(labels, labels)
+        chosen = np.sort(np.lexsort((labels, places))[:limit])
+        super().__init__(whole.root, [whole.paths[index] for index in chosen], labels[chosen], whole.class_names)
 
 
 def _made(split: str, root: str | Path | None, seed: int, limit: int | None) -> Path:

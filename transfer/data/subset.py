@@ -3,7 +3,7 @@
 Source of the split: Sechidis, Tsoumakas and Vlahavas 2011, On the Stratification of Multi-Label Data, algorithm 1, with
 two parts and an image's set of classes as its labels: those of its boxes, or of its mask's pixels. Deviations: the
 parts' sizes are exact, so a full part takes no more; ties are broken by one shuffle drawn beforehand, so the split is a
-function of (truth, fraction, seed) alone.
+function of (truth, fraction, seed) alone. Images of one class each need no such search (`hold_out_by_class`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
 from transfer.data.image import BrokenSample
 from transfer.types import (
     IGNORED_PIXEL,
+    AnyDataset,
+    ClassificationDataset,
     DetectionDataset,
+    ImageRecord,
     MaskRecord,
     Record,
     Sample,
@@ -31,12 +34,25 @@ _MANY = 2000
 """Masks from which on the log says that reading them takes time."""
 
 
-class SubsetDataset:
-    """Some images of a data set, under its class names and image ids."""
+class _Whole(Protocol):
+    """What the data sets of all tasks have."""
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+WholeSet = TypeVar("WholeSet", bound=_Whole)
+
+
+class _Chosen(Generic[WholeSet]):
+    """What the subsets of all tasks share."""
 
     def __init__(
         self,
-        dataset: DetectionDataset,
+        dataset: WholeSet,
         *,
         limit: int | None = None,
         every: int | None = None,
@@ -51,16 +67,37 @@ class SubsetDataset:
             indices: positions in `dataset`, in the wanted order.
 
         Raises:
-            UserError: an argument out of its range, nothing left, or a data set of masks.
+            UserError: an argument out of its range, nothing left, or a data set of another task.
         """
-        if not hasattr(dataset, "category_ids") and hasattr(dataset, "mask"):
-            raise UserError("dataset has masks and no boxes: use SegmentationSubset")
+        self._check(dataset)
         self.dataset = dataset
         self.class_names = tuple(dataset.class_names)
         self.indices = _choose(len(dataset), limit, every, indices)
 
+    @staticmethod
+    def _check(dataset: Any) -> None:
+        """Raises: UserError where the data set is of another task."""
+
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decoded image with its truth; raises as the whole data set."""
+        sample = self.dataset[int(self.indices[index])]
+        return dataclasses.replace(sample, index=index % len(self))
+
+
+class SubsetDataset(_Chosen[DetectionDataset]):
+    """Some images of a data set, under its class names and image ids."""
+
+    @staticmethod
+    def _check(dataset: Any) -> None:
+        if hasattr(dataset, "category_ids"):
+            return
+        if hasattr(dataset, "mask"):
+            raise UserError("dataset has masks and no boxes: use SegmentationSubset")
+        if hasattr(dataset, "labels"):
+            raise UserError("dataset has classes of whole images and no boxes: use ClassificationSubset")
 
     def category_ids(self) -> Sequence[int]:
         """As the whole data set."""
@@ -74,42 +111,14 @@ class SubsetDataset:
         """
         return self.dataset.record(int(self.indices[index]))
 
-    def __getitem__(self, index: int) -> Sample:
-        """Decoded image with its truth; raises as the whole data set."""
-        sample = self.dataset[int(self.indices[index])]
-        return dataclasses.replace(sample, index=index % len(self))
 
-
-class SegmentationSubset:
+class SegmentationSubset(_Chosen[SegmentationDataset]):
     """Some images of a data set with masks, under its class names and image ids."""
 
-    def __init__(
-        self,
-        dataset: SegmentationDataset,
-        *,
-        limit: int | None = None,
-        every: int | None = None,
-        indices: Sequence[int] | None = None,
-    ) -> None:
-        """Choose the images, as `SubsetDataset` does.
-
-        Args:
-            dataset: where they come from.
-            limit: at most so many, >= 1.
-            every: each n-th, beginning with the first, >= 1.
-            indices: positions in `dataset`, in the wanted order.
-
-        Raises:
-            UserError: an argument out of its range, nothing left, or a data set without masks.
-        """
+    @staticmethod
+    def _check(dataset: Any) -> None:
         if not hasattr(dataset, "mask"):
             raise UserError(f"dataset is a {type(dataset).__name__}, which has no masks: use SubsetDataset")
-        self.dataset = dataset
-        self.class_names = tuple(dataset.class_names)
-        self.indices = _choose(len(dataset), limit, every, indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
 
     def record(self, index: int) -> MaskRecord:
         """Path and size without decoding pixels; raises as the whole data set."""
@@ -119,10 +128,28 @@ class SegmentationSubset:
         """[H, W] uint8; raises as the whole data set."""
         return self.dataset.mask(int(self.indices[index]))
 
-    def __getitem__(self, index: int) -> Sample:
-        """Decoded image with its mask; raises as the whole data set."""
-        sample = self.dataset[int(self.indices[index])]
-        return dataclasses.replace(sample, index=index % len(self))
+
+class ClassificationSubset(_Chosen[ClassificationDataset]):
+    """Some images of a data set with a class each, under its class names and image ids.
+
+    The images of class folders come class by class: `limit` alone takes the first classes, `every` some of each.
+    """
+
+    @staticmethod
+    def _check(dataset: Any) -> None:
+        if not isinstance(dataset, ClassificationDataset):
+            raise UserError(
+                f"dataset is a {type(dataset).__name__}, whose images have no class each: use SubsetDataset, or with "
+                "masks SegmentationSubset"
+            )
+
+    def record(self, index: int) -> ImageRecord:
+        """Path and class without opening the file; raises as the whole data set."""
+        return self.dataset.record(int(self.indices[index]))
+
+    def labels(self) -> np.ndarray:
+        """[N] int64: the class of every image."""
+        return self.dataset.labels()[self.indices]
 
 
 def _choose(count: int, limit: int | None, every: int | None, indices: Sequence[int] | None) -> np.ndarray:
@@ -151,9 +178,19 @@ def split_validation(
 ) -> tuple[SegmentationSubset, SegmentationSubset]: ...
 
 
+@overload
 def split_validation(
-    dataset: DetectionDataset | SegmentationDataset, fraction: float, seed: int
-) -> tuple[SubsetDataset, SubsetDataset] | tuple[SegmentationSubset, SegmentationSubset]:
+    dataset: ClassificationDataset, fraction: float, seed: int
+) -> tuple[ClassificationSubset, ClassificationSubset]: ...
+
+
+def split_validation(
+    dataset: AnyDataset, fraction: float, seed: int
+) -> (
+    tuple[SubsetDataset, SubsetDataset]
+    | tuple[SegmentationSubset, SegmentationSubset]
+    | tuple[ClassificationSubset, ClassificationSubset]
+):
     """Hold out a validation part that has each class in about its share of the images.
 
     Args:
@@ -176,6 +213,12 @@ def split_validation(
         return (
             SegmentationSubset(dataset, indices=np.flatnonzero(~held_out).tolist()),
             SegmentationSubset(dataset, indices=np.flatnonzero(held_out).tolist()),
+        )
+    if isinstance(dataset, ClassificationDataset):
+        held_out = hold_out_by_class(dataset.labels(), fraction, seed)
+        return (
+            ClassificationSubset(dataset, indices=np.flatnonzero(~held_out).tolist()),
+            ClassificationSubset(dataset, indices=np.flatnonzero(held_out).tolist()),
         )
     present = np.zeros((len(dataset), len(dataset.class_names)), bool)
     for index in range(len(dataset)):
@@ -215,6 +258,45 @@ def hold_out(present: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return _stratify(present, fraction, np.random.default_rng(seed))
 
 
+def hold_out_by_class(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose the validation part of images that have one class each.
+
+    The largest remainders' method: each class gives its share of images rounded down, and those whose shares were cut
+    by most one more, until the part is full. A class gives its last image only where nothing else is left to give.
+
+    Args:
+        labels: [N] int64, >= 0; N >= 2.
+        fraction: share to hold out, in (0, 1).
+        seed: which of the equally good splits.
+
+    Returns:
+        [N] bool, True where held out.
+
+    Raises:
+        UserError: as `split_validation`.
+    """
+    count = len(labels)
+    _check_split(count, fraction)
+    rng = np.random.default_rng(seed)
+    held = _number_held(count, fraction)
+    sizes = np.bincount(labels)
+    given, remainders = np.divmod(held * sizes, count)  # [K] each, in whole numbers
+    keeps_none = sizes - given <= 1
+    ranking = np.lexsort((rng.permutation(len(sizes)), -remainders, keeps_none))
+    given[ranking[: held - given.sum()]] += 1
+    # the images by class, in each class in random order
+    order = rng.permutation(count)
+    order = order[np.argsort(labels[order], kind="stable")]
+    place = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # in its class
+    held_out = np.zeros(count, bool)
+    held_out[order[place < given[labels[order]]]] = True
+    return held_out
+
+
+def _number_held(count: int, fraction: float) -> int:
+    return min(max(round(fraction * count), 1), count - 1)
+
+
 def _check_split(count: int, fraction: float) -> None:
     if not 0 < fraction < 1:
         raise UserError(f"fraction is {fraction}: the share to hold out lies between 0 and 1")
@@ -227,7 +309,7 @@ def _stratify(present: np.ndarray, fraction: float, rng: np.random.Generator) ->
     count = len(present)
     shares = np.array([1 - fraction, fraction])
     # Whole images to each part, at least one; the parts' remaining wishes for images of each class, [2, K]
-    held = min(max(round(fraction * count), 1), count - 1)
+    held = _number_held(count, fraction)
     places = np.array([count - held, held])
     wishes = shares[:, None] * present.sum(0)
     part = np.full(count, -1)
