@@ -135,3 +135,24 @@ def test_mistakes_name_the_remedy() -> None:
 def test_a_device_that_cannot_is_refused_and_not_run_in_float32() -> None:
     with pytest.raises(UserError, match="does not run on device 'cuda'"):
         Precision("float16", "cuda")
+
+
+@pytest.mark.parametrize("mode", ["float16", "bfloat16"])
+def test_an_update_too_small_for_16_bits_moves_the_float32_weight(mode: str) -> None:
+    """Master weights (Micikevicius et al., section 3.1): 1 - 2^-13 is 1 in both formats, and so it would stay."""
+    dtype = getattr(torch, mode)
+    assert torch.tensor(1 - 2**-13, dtype=dtype).item() == 1.0
+    precision = Precision(mode, init_scale=1024.0)
+    weight = nn.Parameter(torch.ones(1, 1))
+    optimizer = torch.optim.SGD([weight], lr=2.0**-13)
+    for _ in range(64):
+        optimizer.zero_grad()
+        with precision.autocast():
+            output = nn.functional.linear(torch.ones(1, 1), weight)  # in 16 bits, from a copy of the weight
+        assert output.dtype == dtype
+        precision.backward(output.float().sum())  # a gradient of 1
+        assert not precision.step(optimizer).skipped
+    assert weight.dtype == torch.float32
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32
+    assert weight.item() == 1 - 64 * 2**-13

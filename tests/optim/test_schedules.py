@@ -6,29 +6,25 @@ import math
 
 import pytest
 import torch
+from lr_curves import EXACT, PER_EPOCH, TOTAL, curve, torch_curve
 from torch.optim import lr_scheduler
 
-from transfer.optim.schedules import Constant, Cosine, Poly, Schedule, Sequence, Step, WarmUp, set_lr
+from transfer.build import TRUSTED_MODULES, build, resolve
+from transfer.optim import schedules
+from transfer.optim.schedules import (
+    Constant,
+    Cosine,
+    Held,
+    OneCycle,
+    Plateau,
+    Poly,
+    Schedule,
+    Sequence,
+    Step,
+    WarmUp,
+    set_lr,
+)
 from transfer.types import UserError
-
-TOTAL, PER_EPOCH = 120, 10
-EXACT = {"rel": 0, "abs": 1e-12}
-
-
-def curve(schedule: Schedule, total: int = TOTAL, per_epoch: int = PER_EPOCH) -> list[float]:
-    return [schedule.factor(i, total=total, per_epoch=per_epoch) for i in range(total)]
-
-
-def torch_curve(make, total: int = TOTAL) -> list[float]:
-    """The lr in use at each step under a torch scheduler, with a base lr of 1."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = make(optimizer)
-    lrs = []
-    for _ in range(total):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return lrs
 
 
 def test_constant_is_one() -> None:
@@ -185,3 +181,24 @@ def test_schedules_that_do_not_fit_the_run_are_refused() -> None:
 def test_nonsense_is_refused(make, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_a_checkpoint_may_name_every_schedule_from_here() -> None:
+    prefix = "transfer.optim.schedules"
+    names = {name for name, value in vars(schedules).items() if isinstance(value, type) and issubclass(value, Schedule)}
+    for name in names - {"Schedule"}:
+        assert resolve(f"{prefix}.{name}", TRUSTED_MODULES) is getattr(schedules, name)
+    node = {
+        "type": f"{prefix}.WarmUp",
+        "epochs": 1,
+        "then": {
+            "type": f"{prefix}.Sequence",
+            "pieces": [
+                [0.5, {"type": f"{prefix}.Held", "schedule": {"type": f"{prefix}.OneCycle", "final": 0.1}}],
+                [0.5, {"type": f"{prefix}.Plateau", "gamma": 0.5}],
+            ],
+        },
+    }
+    built = build(node, trusted=TRUSTED_MODULES)
+    pieces = [(0.5, Held(OneCycle(final=0.1))), (0.5, Plateau(gamma=0.5))]
+    assert curve(built) == curve(WarmUp(epochs=1, then=Sequence(pieces)))

@@ -1,11 +1,18 @@
 """The optimizers as a config names them: what they are, at which batch their lr was chosen, and on which parameters.
 
+    SGD, AdamW, RMSprop   torch's own
+    LARS, LAMB            timm's: layer-wise rates for large batches
+    AdaBound              `transfer.optim.ada_bound`
+
 Source: He et al. 2018, Bag of Tricks (arXiv 1812.01187), section 3.1, "linear scaling": lr = 0.1 * b / 256, after Goyal
 et al. 2017 (arXiv 1706.02677). A learning rate means nothing without its batch, so `base_batch` has no default: None
 says that the lr is used as it stands, whatever the batch. Square-root scaling is offered for AdamW (Malladi et al.
-2022, arXiv 2205.10287); linear is the default of both, so that a config reads the same whichever it names.
+2022, arXiv 2205.10287), and by LAMB's authors; linear is the default of all, so that a config reads the same whichever
+it names.
 
-foreach and fused kernels are left to torch's own choice.
+Weight decay is added to the gradient (L2) by SGD, RMSprop and AdaBound; LARS and LAMB add it before the layer's rate
+is taken; AdamW alone decouples it. foreach and fused kernels are left to the libraries' own choice. Gradients are
+clipped by training.clip_norm alone: LAMB's own clipping is off.
 """
 
 from __future__ import annotations
@@ -18,13 +25,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from transfer.optim import ada_bound
 from transfer.optim.param_groups import parameter_groups
 from transfer.types import UserError, is_number
 
 
 @dataclass(frozen=True, kw_only=True)
 class _OptimizerConfig:
-    """What SGD and AdamW have in common."""
+    """What all of them have in common."""
 
     lr: float
     """At a global batch of `base_batch`; above 0."""
@@ -128,10 +136,8 @@ class SGD(_OptimizerConfig):
         return torch.optim.SGD(groups, lr=lr, momentum=self.momentum, nesterov=self.nesterov)
 
     def _problems(self) -> list[str]:
-        problems = super()._problems()
-        if not (is_number(self.momentum) and 0 <= self.momentum < 1):
-            problems.append(f"momentum is {self.momentum!r}; give a number in [0, 1)")
-        elif self.nesterov and self.momentum == 0:
+        problems = super()._problems() + _problems_of_shares({"momentum": self.momentum})
+        if self.nesterov and self.momentum == 0:
             problems.append("nesterov=True with momentum 0; give a momentum such as 0.9, or nesterov=False")
         return problems
 
@@ -152,13 +158,159 @@ class AdamW(_OptimizerConfig):
         return torch.optim.AdamW(groups, lr=lr, betas=(first, second), eps=self.eps)
 
     def _problems(self) -> list[str]:
-        problems = super()._problems()
-        if not (
-            isinstance(self.betas, tuple | list)
-            and len(self.betas) == 2
-            and all(is_number(beta) and 0 <= beta < 1 for beta in self.betas)
-        ):
-            problems.append(f"betas is {self.betas!r}; give two numbers in [0, 1)")
-        if not (is_number(self.eps) and 0 < self.eps < math.inf):
-            problems.append(f"eps is {self.eps!r}; give a number above 0")
+        return super()._problems() + _problems_of_betas(self.betas) + _problems_unless_positive("eps", self.eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSprop(_OptimizerConfig):
+    """Gradients over the root of their mean square, then momentum (Tieleman and Hinton 2012).
+
+    As torch has it: eps is added to the root. TensorFlow, in which MobileNet and Inception-V3 were trained with it,
+    adds it below the root, and starts the mean square at 1 instead of 0.
+    """
+
+    alpha: float = 0.9
+    """Share of the old mean square that a step keeps, in [0, 1)."""
+    momentum: float = 0.9
+    """In [0, 1)."""
+    eps: float = 1e-8
+    """Above 0."""
+    weight_decay: float = 4e-5
+
+    def _torch_optimizer(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(groups, lr=lr, alpha=self.alpha, eps=self.eps, momentum=self.momentum)
+
+    def _problems(self) -> list[str]:
+        shares = {"alpha": self.alpha, "momentum": self.momentum}
+        return super()._problems() + _problems_of_shares(shares) + _problems_unless_positive("eps", self.eps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LARS(_OptimizerConfig):
+    """SGD in which each layer's gradient is first scaled to a share of its weights' norm.
+
+    Source: You, Gitman and Ginsburg 2017 (arXiv 1708.03888). The share is trust_coefficient * |w| / (|g| + decay * |w|)
+    and 1 where either norm is 0. It acts on what decays: with decay_norm_and_bias=False, norms and biases take plain
+    SGD steps at the same lr. Deviation (timm's): the lr multiplies the momentum's sum, as in torch's SGD, and not each
+    gradient that enters it, so that a lower lr acts at once.
+    """
+
+    momentum: float = 0.9
+    """In [0, 1)."""
+    nesterov: bool = False
+    """Needs a momentum above 0."""
+    trust_coefficient: float = 0.001
+    """Above 0."""
+    always_adapt: bool = False
+    """True: what does not decay is adapted, too."""
+    weight_decay: float = 1e-4
+
+    def _torch_optimizer(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+        from timm.optim import Lars  # late: timm takes seconds to import
+
+        return Lars(
+            groups,
+            lr=lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            trust_coeff=self.trust_coefficient,
+            always_adapt=self.always_adapt,
+        )
+
+    def _problems(self) -> list[str]:
+        problems = super()._problems() + _problems_of_shares({"momentum": self.momentum})
+        if self.nesterov and self.momentum == 0:
+            problems.append("nesterov=True with momentum 0; give a momentum such as 0.9, or nesterov=False")
+        problems += _problems_unless_positive("trust_coefficient", self.trust_coefficient)
+        return problems + _problems_if_nothing_adapts(self.weight_decay, self.always_adapt, "SGD")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LAMB(_OptimizerConfig):
+    """Adam in which each layer's step, decay included, is scaled to its weights' norm.
+
+    Source: You et al. 2019 (arXiv 1904.00962). The factor is |w| / |step| and 1 where either is 0. It acts on what
+    decays: with decay_norm_and_bias=False, norms and biases take plain Adam steps at the same lr.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Each in [0, 1)."""
+    eps: float = 1e-6
+    """Above 0."""
+    always_adapt: bool = False
+    """True: what does not decay is adapted, too."""
+    weight_decay: float = 0.02
+    """That of Wightman et al. 2021 (arXiv 2110.00476) for ResNet-50."""
+
+    def _torch_optimizer(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+        from timm.optim import Lamb  # late: timm takes seconds to import
+
+        first, second = self.betas
+        return Lamb(
+            groups,
+            lr=lr,
+            betas=(first, second),
+            eps=self.eps,
+            always_adapt=self.always_adapt,
+            max_grad_norm=None,  # training.clip_norm clips, once
+        )
+
+    def _problems(self) -> list[str]:
+        problems = super()._problems() + _problems_of_betas(self.betas) + _problems_unless_positive("eps", self.eps)
+        return problems + _problems_if_nothing_adapts(self.weight_decay, self.always_adapt, "Adam")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaBound(_OptimizerConfig):
+    """Adam whose rates are held between two bounds that close on one rate, that of SGD."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Each in [0, 1)."""
+    eps: float = 1e-8
+    """Above 0."""
+    final_lr_factor: float = 100.0
+    """The rate the bounds close on, as a multiple of lr, so that scaling and schedule act on both; above 0."""
+    gamma: float = 1e-3
+    """How fast they close, in (0, 1); 1 - beta2 in the paper."""
+    weight_decay: float = 5e-4
+
+    def _torch_optimizer(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+        first, second = self.betas
+        return ada_bound.AdaBound(
+            groups,
+            lr=lr,
+            betas=(first, second),
+            eps=self.eps,
+            final_lr_factor=self.final_lr_factor,
+            gamma=self.gamma,
+        )
+
+    def _problems(self) -> list[str]:
+        problems = super()._problems() + _problems_of_betas(self.betas) + _problems_unless_positive("eps", self.eps)
+        problems += _problems_unless_positive("final_lr_factor", self.final_lr_factor)
+        if not (is_number(self.gamma) and 0 < self.gamma < 1):
+            problems.append(f"gamma is {self.gamma!r}; give a number in (0, 1)")
         return problems
+
+
+def _problems_of_shares(shares: Mapping[str, object]) -> list[str]:
+    return [
+        f"{name} is {value!r}; give a number in [0, 1)"
+        for name, value in shares.items()
+        if not (is_number(value) and 0 <= value < 1)  # type: ignore[operator]
+    ]
+
+
+def _problems_of_betas(betas: object) -> list[str]:
+    fits = isinstance(betas, (tuple, list)) and len(betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in betas)
+    return [] if fits else [f"betas is {betas!r}; give two numbers in [0, 1)"]
+
+
+def _problems_unless_positive(name: str, value: float) -> list[str]:
+    return [] if is_number(value) and 0 < value < math.inf else [f"{name} is {value!r}; give a number above 0"]
+
+
+def _problems_if_nothing_adapts(weight_decay: float, always_adapt: bool, remainder: str) -> list[str]:
+    if weight_decay == 0 and not always_adapt:
+        return [f"weight_decay=0 with always_adapt=False adapts no layer, which is {remainder}; give always_adapt=True"]
+    return []

@@ -67,8 +67,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         prefix = max((_longest_prefix(name, factors) for name in names_of[key]), key=len)
-        bare = key in in_norm or parameter.ndim <= 1 or any(name.split(".")[-1] == "bias" for name in names_of[key])
-        decays = decay_norm_and_bias or not bare
+        decays = decay_norm_and_bias or not _is_bare(parameter, names_of[key], in_norm=key in in_norm)
         factor = float(factors.get(prefix, 1.0))
         if (prefix, decays) not in groups:
             groups[prefix, decays] = {
@@ -83,6 +82,23 @@ def parameter_groups(
     if not groups:
         raise UserError("the model has no parameter to train: every one is frozen. Freeze fewer stages.")
     return list(groups.values())
+
+
+def weights_without_norm_and_bias(model: nn.Module) -> list[nn.Parameter]:
+    """The trained parameters that still decay under the trick: the weights of convolutions and linear layers.
+
+    Args:
+        model: the bare model, not wrapped for distributed training.
+
+    Returns:
+        Each once, in the model's order; empty where every one is frozen.
+    """
+    names_of, parameters, in_norm = _named(model)
+    return [
+        parameter
+        for key, parameter in parameters.items()
+        if parameter.requires_grad and not _is_bare(parameter, names_of[key], in_norm=key in in_norm)
+    ]
 
 
 def describe_groups(groups: list[dict[str, Any]]) -> str:
@@ -111,6 +127,11 @@ def _named(model: nn.Module) -> tuple[dict[int, list[str]], dict[int, nn.Paramet
             if isinstance(module, _NORMS):
                 in_norm.add(id(parameter))
     return names_of, parameters, in_norm
+
+
+def _is_bare(parameter: nn.Parameter, names: list[str], *, in_norm: bool) -> bool:
+    """Whether a parameter stays without weight decay under the trick; `names` are all it goes by."""
+    return in_norm or parameter.ndim <= 1 or any(name.split(".")[-1] == "bias" for name in names)
 
 
 def _longest_prefix(name: str, factors: Mapping[str, float]) -> str:
