@@ -76,11 +76,39 @@ def soft_cross_entropy(
     return loss / kept.sum().clamp(min=1)
 
 
+def smoothed_probabilities(
+    probabilities: Tensor, *, smoothing: float, form: Literal["usual", "paper"] = "usual"
+) -> Tensor:
+    """Smoothed targets themselves, for losses that are no cross entropy of a softmax.
+
+    Args:
+        probabilities: [N, K], each row summing to 1.
+        smoothing: e of the module's docstring, in [0, 1). 0 gives the probabilities as they are.
+        form: which smoothed target.
+
+    Returns:
+        [N, K], each row summing to 1.
+
+    Raises:
+        UserError: smoothing or form is not as said above.
+    """
+    _refuse_bad_options(smoothing, form, "none", soft=True, ignore_index=None, caller="smoothed_probabilities")
+    classes = probabilities.shape[1]
+    if smoothing == 0 or classes == 1:
+        return probabilities
+    on, off = _on_and_off(classes, smoothing, form)
+    return off + (on - off) * probabilities
+
+
+def _on_and_off(classes: int, smoothing: float, form: str) -> tuple[float, float]:
+    """What the true class gets, and each other one."""
+    off = smoothing / (classes if form == "usual" else classes - 1)
+    return 1 - off * (classes - 1), off
+
+
 def _smoothed(logits: Tensor, labels: Tensor, kept: Tensor | None, smoothing: float, form: str) -> Tensor:
     """One loss a row against the smoothed target, which is never built: it is `on` for the label, `off` elsewhere."""
-    classes = logits.shape[1]
-    off = smoothing / (classes if form == "usual" else classes - 1)
-    on = 1 - off * (classes - 1)
+    on, off = _on_and_off(logits.shape[1], smoothing, form)
     log_probabilities = functional.log_softmax(logits, dim=1)  # [N, K, ...]
     if labels.is_floating_point():
         of_label = (labels * log_probabilities).sum(1)  # [N, ...]
@@ -91,7 +119,14 @@ def _smoothed(logits: Tensor, labels: Tensor, kept: Tensor | None, smoothing: fl
     return loss if kept is None else loss.masked_fill(~kept, 0.0)
 
 
-def _refuse_bad_options(smoothing: float, form: str, reduction: str, soft: bool, ignore_index: int | None) -> None:
+def _refuse_bad_options(
+    smoothing: float,
+    form: str,
+    reduction: str,
+    soft: bool,
+    ignore_index: int | None,
+    caller: str = "soft_cross_entropy",
+) -> None:
     problems = []
     if not 0 <= smoothing < 1:
         problems.append(f"smoothing is {smoothing!r}; give a number in [0, 1)")
@@ -104,4 +139,4 @@ def _refuse_bad_options(smoothing: float, form: str, reduction: str, soft: bool,
             f"ignore_index is {ignore_index!r} with probabilities as labels; give the rows weight 0 instead"
         )
     if problems:
-        raise UserError("soft_cross_entropy: " + "; ".join(problems))
+        raise UserError(f"{caller}: " + "; ".join(problems))

@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+_MOST_CLASSES, _LOWEST = 200, 20
+"""A table of more classes than the first shows as many of them as the second says; files hold all."""
+
 
 @dataclass(slots=True)
 class MetricResult:
@@ -40,12 +43,22 @@ class MetricResult:
         if self.per_class:
             columns = list(next(iter(self.per_class.values())))
             rows = [["class", *columns]]
-            for name, figures in self.per_class.items():
-                rows.append([name, *(self._cell(column, figures[column]) for column in columns)])
+            shown = self._shown_classes(columns[0])
+            for name in shown:
+                rows.append([name, *(self._cell(column, self.per_class[name][column]) for column in columns)])
             lines += ["", *_aligned(rows, left=(0,))]
+            if len(shown) < len(self.per_class):
+                lines.append(f"{len(shown)} of {len(self.per_class)} classes, those of lowest {columns[0]}")
             lines += [f"{column}: {self.meanings[column]}" for column in columns if column in self.meanings]
         lines += ["", f'Percent. * ranks runs. "-": undefined ({self.absent}).']
         return "\n".join(lines)
+
+    def _shown_classes(self, column: str) -> list[str]:
+        """All classes; of more than a screen can show, those of the lowest figures."""
+        if len(self.per_class) <= _MOST_CLASSES:
+            return list(self.per_class)
+        defined = [name for name, figures in self.per_class.items() if not math.isnan(figures[column])]
+        return sorted(defined, key=lambda name: self.per_class[name][column])[:_LOWEST]
 
     def _cell(self, column: str, value: float) -> str:
         return str(int(value)) if column in self.count_columns else _percent(value)
