@@ -5,9 +5,6 @@ not believed, because tables err (timm says strides 8, 16, 32 of an Inception-V3
 
 An own network joins in one of two ways: `wrap(module, mean=..., std=...)` for a module that maps normalised images to
 its feature maps, or a subclass of `Backbone` that implements `features`.
-
-Strides come from how much a map GROWS with its image: exact for padded and unpadded convolutions alike, where
-dividing one size by the other is not.
 """
 
 from __future__ import annotations
@@ -18,8 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+from backbones.errors import BackboneError as BackboneError
+from backbones.measuring import Size as Size
+from backbones.measuring import as_list as as_list
+from backbones.measuring import check_levels
+from backbones.measuring import map_shapes as map_shapes
+from backbones.measuring import measure as measure
 
 Triple = tuple[float, float, float]
 """One number for each of R, G, B."""
@@ -28,14 +29,6 @@ IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 
 NORM_POLICIES = ("batch", "frozen", "synchronized", "group")
-
-# Multiples of 2..32 and of 14 (patches of 14 px), grown by a multiple of 64; not square: a swap of the axes shows.
-_MEASURED_SIZE: Size = (224, 448)
-_GROWTH = 448
-
-
-class BackboneError(ValueError):
-    """A mistake the user can mend: names the argument or file, the value found and the remedy."""
 
 
 class Backbone(nn.Module):
@@ -70,7 +63,7 @@ class Backbone(nn.Module):
         norm: str = "batch",
     ) -> None:
         super().__init__()
-        _check_levels(channels, strides)
+        check_levels(channels, strides)
         if norm not in NORM_POLICIES:
             raise BackboneError(f"norm={norm!r} is none of {', '.join(NORM_POLICIES)}: choose one of them")
         self.name = name
@@ -155,6 +148,22 @@ class Backbone(nn.Module):
             One [B, channels[i], H / strides[i], W / strides[i]] a level, fine to coarse.
         """
         return self.features(self.normalize(images))
+
+    @property
+    def pooled_channels(self) -> int:
+        """Numbers that `pooled` gives for an image."""
+        return self.channels[-1]
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """One vector an image, for a classifier: the mean over all cells of the last map.
+
+        Args:
+            images: [B, 3, H, W] uint8, or floating in 0..255; RGB.
+
+        Returns:
+            [B, pooled_channels].
+        """
+        return self(images)[-1].mean(dim=(2, 3))  # by a call, so that hooks (DropBlock) take part
 
     def split(self, stride: int) -> tuple[Backbone, Tail]:
         """Cut the network in two for a C4 head: (body, tail), sharing this backbone's layers.
@@ -330,85 +339,6 @@ def wrap(
     )
 
 
-def measure(module: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Channels and strides of a module's feature maps, from two forward passes.
-
-    The passes run on the meta device (shapes only, no arithmetic); a module that cannot is run for real on one image.
-
-    Args:
-        module: maps normalised images [B, 3, H, W] to a map, a list of maps or a dict of maps, fine to coarse.
-
-    Returns:
-        (channels, strides), fine to coarse.
-
-    Raises:
-        BackboneError: maps that are not [B, C, H, W], whose size does not grow in proportion with the image, or that
-            come coarse before fine.
-    """
-    height, width = _MEASURED_SIZE
-    small = map_shapes(module, (height, width))
-    large = map_shapes(module, (height + _GROWTH, width + _GROWTH))
-    channels, strides = [], []
-    for level, (before, after) in enumerate(zip(small, large, strict=True)):
-        if len(before) != 4:
-            raise BackboneError(f"feature map {level} has shape {list(before)}: give maps of shape [B, C, H, W]")
-        if before[1] != after[1]:
-            raise BackboneError(
-                f"feature map {level} has shape {list(before)} for a {height}x{width} image and {list(after)} for a "
-                f"{height + _GROWTH}x{width + _GROWTH} one, so its channels come last: permute it to [B, C, H, W]"
-            )
-        grown = {after[2] - before[2], after[3] - before[3]}
-        cells = grown.pop()
-        if grown or cells <= 0 or _GROWTH % cells:
-            raise BackboneError(
-                f"feature map {level} grows from {before[2]}x{before[3]} to {after[2]}x{after[3]} when the image grows "
-                f"by {_GROWTH} px on each side: a stride that is one whole number for both axes is needed"
-            )
-        channels.append(before[1])
-        strides.append(_GROWTH // cells)
-    _check_levels(channels, strides)
-    return tuple(channels), tuple(strides)
-
-
-def map_shapes(module: nn.Module, size: Size) -> list[tuple[int, ...]]:
-    """Shapes of a module's feature maps for one image, without arithmetic where the module allows.
-
-    Args:
-        module: as for `measure`.
-        size: (height, width) of the image, pixels.
-
-    Raises:
-        BackboneError: the module refuses such an image; its own words are in the message.
-    """
-    modes = {child: child.training for child in module.modules()}
-    module.eval()  # a pass in training mode would move the statistics of batch norm
-    try:
-        with torch.no_grad():
-            try:
-                state = {key: value.to("meta") for key, value in [*module.named_parameters(), *module.named_buffers()]}
-                maps = torch.func.functional_call(module, state, (torch.empty(1, 3, *size, device="meta"),))
-            except (NotImplementedError, RuntimeError, AttributeError):
-                # Some modules keep plain tensors, which no swap reaches, or use an operator without a meta form.
-                parameter = next(module.parameters(), torch.empty(0))
-                maps = module(torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype))
-    except Exception as error:
-        raise BackboneError(
-            f"the backbone fails on an image of {size[0]}x{size[1]} px ({type(error).__name__}: {error}): detection "
-            "and segmentation need one that takes images of any size"
-        ) from error
-    finally:
-        for child, mode in modes.items():
-            child.training = mode
-    return [tuple(level.shape) for level in as_list(maps)]
-
-
-def as_list(maps: Tensor | Mapping[str, Tensor] | Sequence[Tensor]) -> list[Tensor]:
-    """One map, a dict of maps or a sequence of maps, as a list."""
-    if isinstance(maps, Tensor):
-        return [maps]
-    return list(maps.values()) if isinstance(maps, Mapping) else list(maps)
-
-
 def keep_frozen_in_eval(module: nn.Module, frozen_modules: Sequence[str], norm: str) -> None:
     """Put the named submodules, and under norm="frozen" every batch norm, back into eval mode."""
     # By name: the engine may have replaced a layer by its synchronized form since.
@@ -418,16 +348,6 @@ def keep_frozen_in_eval(module: nn.Module, frozen_modules: Sequence[str], norm: 
         for child in module.modules():
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
                 child.eval()
-
-
-def _check_levels(channels: Sequence[int], strides: Sequence[int]) -> None:
-    """Raise unless there is one positive stride a level, fine to coarse."""
-    if not channels or len(channels) != len(strides):
-        raise BackboneError(f"channels={tuple(channels)} and strides={tuple(strides)}: give one of each per level")
-    if min(*channels, *strides) < 1:
-        raise BackboneError(f"channels={tuple(channels)} and strides={tuple(strides)}: all must be positive")
-    if list(strides) != sorted(strides):
-        raise BackboneError(f"strides={tuple(strides)}: order the feature maps fine to coarse")
 
 
 def _as_triple(argument: str, values: Sequence[float], low: float) -> Triple:

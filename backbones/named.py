@@ -1,7 +1,7 @@
 """The backbones by the names that papers call them.
 
 Source: He et al. 2018, *Bag of Tricks for Image Classification with CNNs*, arXiv 1812.01187, section 4 (the forms B, C
-and D of ResNet); the networks themselves come from timm. Forms of "resnet50", and of 18, 34, 101 and 152 alike:
+and D of ResNet); the networks themselves come from timm. Forms of "resnet50", and of 18, 26, 34, 101 and 152 alike:
 
 - `resnet50`: the original of He et al. 2015: a bottleneck that halves the map does so in its first 1x1 convolution.
   Basic blocks (18, 34) have no 1x1 convolution, so `resnet18` and `resnet18b` are one network;
@@ -34,6 +34,10 @@ NAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet18b": ("resnet18", {}),
     "resnet18c": ("resnet18", _DEEP_STEM),
     "resnet18d": ("resnet18d", {}),
+    "resnet26": ("resnet26", {}),
+    "resnet26b": ("resnet26", {}),
+    "resnet26c": ("resnet26", _DEEP_STEM),
+    "resnet26d": ("resnet26d", {}),
     "resnet34": ("resnet34", {}),
     "resnet34b": ("resnet34", {}),
     "resnet34c": ("resnet34", _DEEP_STEM),
@@ -59,7 +63,7 @@ NAMES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Name in the papers -> (timm's name, options that timm's name does not imply)."""
 
-STRIDE_FIRST = frozenset({"resnet50", "resnet101", "resnet152"})
+STRIDE_FIRST = frozenset({"resnet26", "resnet50", "resnet101", "resnet152"})
 """Built as B, then given the stride in the first 1x1 convolution."""
 
 _RESIDUAL = ("resnet", "darknet")
@@ -98,7 +102,8 @@ class NamedBackbone(TimmBackbone):
         _check(name, weights, zero_gamma)
         timm_name, options = NAMES[name]
         if name.startswith(_RESIDUAL):
-            options = {**options, "zero_init_last": zero_gamma}  # timm's own default is True
+            # timm's own default is True. What it zeroes is what backbones.residual_gamma does: a test compares them.
+            options = {**options, "zero_init_last": zero_gamma}
         super().__init__(
             timm_name,
             weights=weights,
@@ -110,10 +115,10 @@ class NamedBackbone(TimmBackbone):
         )
         self.name = name
         if name in STRIDE_FIRST:
-            _put_stride_first(self.body)  # no parameter changes, so weights may be in place already
+            put_stride_first(self.body)  # no parameter changes, so weights may be in place already
 
 
-def _put_stride_first(body: nn.Module) -> None:
+def put_stride_first(body: nn.Module) -> None:
     """Turn the bottlenecks of a timm ResNet from form B into the original one, in place."""
     from timm.models.resnet import Bottleneck
 
@@ -132,13 +137,19 @@ def _check(name: str, weights: str | Path | None, zero_gamma: bool) -> None:
     problems = []
     if zero_gamma and not name.startswith(_RESIDUAL):
         problems.append(f"zero_gamma=True: {name} has no residual blocks: leave it out")
-    timm_name, options = NAMES[name]
-    published = isinstance(weights, str) and weights.partition(":")[0] in ("timm", "torchvision")
-    if published and (name in STRIDE_FIRST or options):
-        form = "stride in the 3x3 convolution" if name in STRIDE_FIRST else "7x7 stem"
-        problems.append(
-            f"weights={weights!r}: the {timm_name} that is published has its {form} (form B), which is not {name}: use "
-            f"name={timm_name + 'b'!r}, or give weights='path/to/file' of this form, or None for random values"
-        )
+    problems += published_form(name, weights)
     if problems:
         raise BackboneError("; ".join(problems))
+
+
+def published_form(name: str, weights: str | Path | None) -> list[str]:
+    """What is wrong with published weights for one of `NAMES`: nothing, or that they are of another form."""
+    timm_name, options = NAMES[name]
+    published = isinstance(weights, str) and weights.partition(":")[0] in ("timm", "torchvision")
+    if not published or not (name in STRIDE_FIRST or options):
+        return []
+    form = "stride in the 3x3 convolution" if name in STRIDE_FIRST else "7x7 stem"
+    return [
+        f"weights={weights!r}: the {timm_name} that is published has its {form} (form B), which is not {name}: use "
+        f"name={timm_name + 'b'!r}, or give weights='path/to/file' of this form, or None for random values"
+    ]

@@ -104,7 +104,7 @@ def _plan(name: str, options_json: str, output_stride: int) -> TimmPlan:
 
     options = json.loads(options_json)
     strided = options if output_stride == 32 else {**options, "output_stride": output_stride}
-    with _on_meta():
+    with built_on_meta():
         try:
             strided, features = _features_only(name, strided)
         except Exception as error:
@@ -192,7 +192,7 @@ def _diagnose(name: str, options: Mapping[str, Any], output_stride: int, error: 
             return False
 
     reason = str(error).strip() or "timm refuses"
-    with _on_meta():
+    with built_on_meta():
         if not works({}):
             return (
                 f"{name} cannot give feature maps ({reason}); timm's convolutional families (ResNet, RegNet, "
@@ -246,7 +246,7 @@ def _map_to_full(name: str, features: nn.Module, full_shapes: Mapping[str, torch
 
 
 @contextmanager
-def _on_meta() -> Iterator[None]:
+def built_on_meta() -> Iterator[None]:
     """Build without memory or time, and without drawing from the caller's random stream."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         yield
