@@ -54,8 +54,9 @@ def training_shapes(config: dict[str, Any]) -> tuple[Tensor, np.ndarray, int]:
     import numpy as np
     import torch
 
-    from transfer.assemble import build_augment, build_dataset
+    from transfer.assemble import build_dataset
     from transfer.data.subset import split_validation
+    from transfer.loading import build_augment
     from transfer.types import Request, Sample, Size
 
     dataset = build_dataset(config["data"]["train"], "data.train", None, None)

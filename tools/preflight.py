@@ -86,8 +86,9 @@ def to_learn(config: Node, run: Run, dataset: DetectionDataset, images: list[int
     """Some images of a data set, and the same as the test pipeline prepares them, in batches of the run's size."""
     import dataclasses
 
-    from transfer.assemble import backbone_of, build_augment, loader_settings, test_loader
+    from transfer.assemble import backbone_of
     from transfer.data.subset import SubsetDataset
+    from transfer.loading import build_augment, loader_settings, test_loader
 
     settings = loader_settings(config)
     settings = dataclasses.replace(settings, test_batch_size=min(settings.batch_size, len(images)), workers=0)

@@ -8,70 +8,37 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from backbones.contract import Backbone
+from backbones.cost import multiply_adds
 from backbones.dropblock import DropBlock, attach_dropblock
-from transfer.batch.collate import Collate, make_loader
-from transfer.batch.mixing import mixed_iterations
-from transfer.batch.requests import RequestBatches, evaluation_batches
-from transfer.batch.view import TrainingView
 from transfer.build import Node, build, check_arguments, nearest, parameters_of, resolve, to_json
 from transfer.data.subset import split_validation
 from transfer.engine.checkpoint import FORMAT, library_versions
 from transfer.engine.distributed import World
+from transfer.engine.early_stopping import EarlyStopping
 from transfer.engine.segmentation_views import SegmentationTestTime, SegmentationViewsTask
-from transfer.engine.settings import TrainingSettings
 from transfer.engine.sync_bn import lone_statistics, synchronize
-from transfer.engine.task import DetectionTask, SegmentationTask, Task
+from transfer.engine.task import ClassificationTask, DetectionTask, SegmentationTask, Task
 from transfer.engine.train import MetricLike, Run
 from transfer.engine.views import TestTime, TestTimeTask, ViewsLoader, scaled_pipeline
-from transfer.evaluator import DetectionEvaluator, Evaluator, SegmentationEvaluator
+from transfer.evaluator import ClassificationEvaluator, DetectionEvaluator, Evaluator, SegmentationEvaluator
+from transfer.loading import build_augment, loader_settings, test_loader, training_batches, training_settings
 from transfer.ops.box_voting import merge_predictions
 from transfer.optim.ema import EMA
+from transfer.optim.penalties import L1Penalty
 from transfer.optim.precision import Precision
-from transfer.types import AnyDataset, Batch, DetectionDataset, UserError
+from transfer.types import AnyDataset, ClassificationDataset, DetectionDataset, UserError, task_of
 
 logger = logging.getLogger("trickstack")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoaderSettings:
-    """The config's `loader`."""
-
-    batch_size: int
-    """Images of one optimizer step, over all processes and micro-batches."""
-    test_batch_size: int = 1
-    """Images a forward pass in testing, on each process."""
-    shapes: Any = None
-    """How a batch's shape is chosen; None: the augmentation decides."""
-    size_divisor: int = 32
-    aspect_grouping: bool = False
-    """Batches of landscape or of portrait images: less padding."""
-    workers: int = 2
-    """Processes that prepare batches, for each process of the run."""
-    on_broken: str = "stop"
-    """"stop" at an image that cannot be read, or "skip" it and draw another."""
-    mixup: Any = None
-    """`transfer.augment.box_mixup.BoxMixup` mixes training images in pairs; None: no mixing."""
-    mosaic: Any = None
-    """`transfer.augment.mosaic.Mosaic` joins training images in fours, before any are mixed; None: no mosaics."""
-    test_time: dict[str, Any] | None = None
-    """Arguments of `transfer.engine.views.TestTime`, in segmentation of `SegmentationTestTime` beside it: test images
-    in several views. None: a single view."""
-
-
-def number_of_workers(asked: int) -> int:
-    """The asked number, but no more than the machine has cores beside the one that trains."""
-    return min(asked, max(0, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else asked))
 
 
 def set_data_root(
@@ -159,7 +126,12 @@ def build_data(config: Node) -> Data:
     return Data(train, test, False, test)
 
 
-TASKS: dict[str, type[Task]] = {"detection": DetectionTask, "segmentation": SegmentationTask}
+TASKS: dict[str, type[Task]] = {
+    "detection": DetectionTask,
+    "segmentation": SegmentationTask,
+    "classification": ClassificationTask,
+}
+_TRUTH = {"detection": "boxes", "segmentation": "masks", "classification": "classes of whole images"}
 
 
 def task_name(config: Node) -> str:
@@ -171,23 +143,51 @@ def task_name(config: Node) -> str:
 
 
 def check_kind(dataset: Any, task: str) -> None:
-    """Raises: UserError where the data are of another task: boxes where masks are needed, or the reverse."""
-    if hasattr(dataset, "mask") != (task == "segmentation"):
-        have, other = ("masks", "segmentation") if hasattr(dataset, "mask") else ("boxes", "detection")
+    """Raises: UserError where the data are of another task, such as boxes where masks are needed."""
+    if (other := task_of(dataset)) != task:
         raise UserError(
-            f"data.train is a {type(dataset).__name__}, whose truth is {have}, but task={task!r}: take a data set for "
-            f"{task}, or a config with task={other!r}"
+            f"data.train is a {type(dataset).__name__}, whose truth is {_TRUTH[other]}, but task={task!r}: take data "
+            f"for {task}, or a config with task={other!r}"
         )
 
 
 def build_task(config: Node, num_classes: int, trusted: Sequence[str] | None = None) -> Any:
-    """Model, criterion and postprocess; a criterion that has `check_model` is shown the model."""
+    """Model, criterion and postprocess; a criterion that has `check_model` is shown the model, and so on."""
     model = build(config["model"], "model", trusted=trusted, num_classes=num_classes)
     criterion = build(config["criterion"], "criterion", trusted=trusted)
     if hasattr(criterion, "check_model"):
         criterion.check_model(model)
     postprocess = build(config["postprocess"], "postprocess", trusted=trusted)
+    if hasattr(criterion, "check_postprocess"):
+        criterion.check_postprocess(postprocess)
     return TASKS[task_name(config)](model, criterion, postprocess)
+
+
+def with_class_weights(config: Node, dataset: AnyDataset) -> Node:
+    """The config with `criterion.class_weights="balanced"` written out: N / (K n) of a class with n of N images.
+
+    A class without images weighs 1; the mean over the training images is 1, so the lr stays what it was.
+    """
+    criterion = config["criterion"]
+    if not isinstance(criterion, dict) or criterion.get("class_weights") != "balanced":
+        return config
+    if not isinstance(dataset, ClassificationDataset):
+        raise UserError("criterion.class_weights='balanced' counts images of classes: give a list of weights")
+    counts = np.bincount(dataset.labels(), minlength=len(dataset.class_names))
+    present = int((counts > 0).sum())
+    weights = [len(dataset) / (present * int(count)) if count else 1.0 for count in counts]
+    return {**config, "criterion": {**criterion, "class_weights": weights}}
+
+
+def _check_teacher(criterion: Any, class_names: Sequence[str]) -> None:
+    """Raises: UserError where a teacher knows other classes than the student, or has another order of them."""
+    network = getattr(getattr(criterion, "teacher", None), "network", None)
+    taught = getattr(network, "class_names", None)
+    if taught is not None and tuple(taught) != tuple(class_names):
+        raise UserError(
+            f"criterion.teacher knows the classes {', '.join(taught[:5])}, ...; the data have "
+            f"{', '.join(class_names[:5])}, ...: the same, in the same order, are needed"
+        )
 
 
 def backbone_of(model: nn.Module) -> Backbone:
@@ -196,44 +196,6 @@ def backbone_of(model: nn.Module) -> Backbone:
     if not isinstance(backbone, Backbone):
         raise UserError(f"{type(model).__name__} has no backbone of type backbones.contract.Backbone")
     return backbone
-
-
-def aspects(dataset: AnyDataset) -> list[float]:
-    """Height / width of every image."""
-    sizes = [dataset.record(index).size for index in range(len(dataset))]
-    return [height / width for height, width in sizes]
-
-
-def test_loader(
-    dataset: AnyDataset,
-    augment: Callable[..., Any],
-    settings: LoaderSettings,
-    pad_value: tuple[int, int, int],
-    world: World,
-) -> DataLoader:
-    """Every image once over all processes."""
-    batches = evaluation_batches(
-        len(dataset),
-        settings.test_batch_size,
-        rank=world.rank,
-        world_size=world.size,
-        aspect=aspects(dataset) if settings.test_batch_size > 1 else None,
-    )
-    return make_loader(
-        TrainingView(dataset, augment),
-        batches,
-        Collate(pad_value, size_divisor=settings.size_divisor),
-        workers=number_of_workers(settings.workers),
-        pin_memory=world.device.type == "cuda",
-    )
-
-
-def build_augment(config: Node, which: str, trusted: Sequence[str] | None = None) -> Callable[..., Any]:
-    """The config's pipeline for "train" or "test"."""
-    nodes = config["augment"]
-    if set(nodes) != {"train", "test"}:
-        raise UserError(f"augment has {', '.join(map(repr, nodes)) or 'nothing'}; give train and test, no others")
-    return build(nodes[which], f"augment.{which}", trusted=trusted)
 
 
 def build_testing(
@@ -245,6 +207,8 @@ def build_testing(
         return task, [augment]
     if not isinstance(arguments, dict):
         raise UserError(f"loader.test_time={arguments!r} must be None or a dict, such as dict(scales=[1.0], flip=True)")
+    if isinstance(task, ClassificationTask):
+        raise UserError("loader.test_time: views of test images are for detectors and segmenters; give None")
     kind: Any = SegmentationTestTime if isinstance(task, SegmentationTask) else TestTime
     check_arguments(kind, arguments, "loader.test_time")
     views = kind(**arguments)
@@ -274,80 +238,10 @@ def build_evaluator(
     if isinstance(task, SegmentationTask):
         pictures = training_settings(config).pictures
         return SegmentationEvaluator(predictor, dataset, loader, metrics, world, pictures=pictures)
+    if isinstance(task, ClassificationTask):
+        pictures = training_settings(config).pictures
+        return ClassificationEvaluator(predictor, dataset, loader, metrics, world, pictures=pictures)
     return DetectionEvaluator(predictor, dataset, loader, metrics, world)
-
-
-def loader_settings(config: Node, trusted: Sequence[str] | None = None) -> LoaderSettings:
-    """The config's `loader`, checked."""
-    arguments = build(config["loader"], "loader", trusted=trusted)
-    check_arguments(LoaderSettings, arguments, "loader")
-    settings = LoaderSettings(**arguments)
-    wrong = [f"{n}={getattr(settings, n)!r}" for n in ("batch_size", "test_batch_size", "size_divisor", "workers")
-             if not isinstance(getattr(settings, n), int) or getattr(settings, n) < (n != "workers")]  # fmt: skip
-    if wrong:
-        raise UserError(f"loader: {', '.join(wrong)} must be whole numbers above 0 (workers: 0 or more)")
-    if settings.on_broken not in ("stop", "skip"):
-        raise UserError(f"loader: on_broken={settings.on_broken!r} must be 'stop' or 'skip'")
-    return settings
-
-
-def training_settings(config: Node) -> TrainingSettings:
-    """The config's `training`, checked."""
-    check_arguments(TrainingSettings, config["training"], "training")
-    return TrainingSettings(**config["training"])
-
-
-def _training_batches(
-    config: Node, dataset: AnyDataset, pad_value: tuple[int, int, int], world: World
-) -> tuple[Callable[[int], Iterable[Batch]], int]:
-    """What makes the micro-batches from an iteration to the end of the run, and the optimizer steps of an epoch."""
-    settings, loading = training_settings(config), loader_settings(config)
-    micro = loading.batch_size // settings.accumulate
-    if micro * settings.accumulate != loading.batch_size:
-        raise UserError(
-            f"loader.batch_size={loading.batch_size} is not a multiple of training.accumulate={settings.accumulate}"
-        )
-    batches = RequestBatches(
-        len(dataset),
-        batch_size=micro,
-        seed=settings.seed,
-        shapes=loading.shapes,
-        rank=world.rank,
-        world_size=world.size,
-        aspect=aspects(dataset) if loading.aspect_grouping else None,
-    )
-    per_epoch = max(1, batches.iterations_per_epoch // settings.accumulate)
-    total = settings.total(per_epoch)
-    augment, combine, join = build_augment(config, "train"), None, None
-    if loading.mixup is not None:
-        mixed = mixed_iterations(loading.mixup, total=total, per_epoch=per_epoch, images=len(dataset))
-        batches.mix_until = mixed * settings.accumulate
-        batches.mixer, combine = loading.mixup.draw, loading.mixup.combine
-    if loading.mosaic is not None:
-        counts = {"total": total, "per_epoch": per_epoch, "images": len(dataset)}
-        batches.gather_until = mixed_iterations(loading.mosaic, **counts, setting="loader.mosaic") * settings.accumulate
-        batches.gatherer, join = loading.mosaic.gather, loading.mosaic.join
-    view = TrainingView(
-        dataset,
-        augment,
-        on_broken=loading.on_broken,  # type: ignore[arg-type]
-        combine=combine,
-        join=join,
-    )
-    collate = Collate(pad_value, size_divisor=loading.size_divisor)
-
-    def batches_from(iteration: int) -> Iterable[Batch]:
-        rest = copy.copy(batches)
-        rest.start, rest.iterations = iteration * settings.accumulate, total * settings.accumulate
-        return make_loader(
-            view,
-            rest,
-            collate,
-            workers=number_of_workers(loading.workers),
-            pin_memory=world.device.type == "cuda",
-        )
-
-    return batches_from, per_epoch
 
 
 def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
@@ -360,7 +254,8 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     settings, loading = training_settings(config), loader_settings(config)
     torch.manual_seed(settings.seed)  # initial weights are the same on every process
     data = build_data(config)
-    task = build_task(config, len(data.train.class_names))
+    task = build_task(with_class_weights(config, data.train), len(data.train.class_names))
+    _check_teacher(task.criterion, data.train.class_names)
     backbone = backbone_of(task.model)
     if backbone.norm == "synchronized":  # of the whole model: neck and heads follow the backbone
         task.model = synchronize(task.model, world)
@@ -371,7 +266,7 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     logger.info("backbone: %s", ", ".join(f"{key} {value}" for key, value in backbone.describe().items()))
     task.model.to(world.device)
 
-    batches, per_epoch = _training_batches(config, data.train, backbone.pad_value, world)
+    batches, per_epoch = training_batches(config, data.train, backbone.pad_value, world)
     total = settings.total(per_epoch)
 
     optimizer_config = build(config["optimizer"], "optimizer")
@@ -386,6 +281,13 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     if settings.dropblock is not None:  # after the average was made: it is never trained
         check_arguments(DropBlock, settings.dropblock, "training.dropblock")
         attach_dropblock(backbone_of(task.model), DropBlock(**settings.dropblock))
+    stopping = None
+    if settings.early_stopping is not None:
+        check_arguments(EarlyStopping, settings.early_stopping, "training.early_stopping")
+        stopping = EarlyStopping(**settings.early_stopping)
+    if not data.has_validation and (schedule.listens or stopping is not None):
+        who = "schedule" if schedule.listens else "training.early_stopping"
+        raise UserError(f"{who} listens to validation data, but data.val is None: give data.val=0.1 or a data set")
     evaluator = build_evaluator(config, task, data.measured, world)
     run = Run(
         task=task,
@@ -396,6 +298,8 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
         ema=ema,
         settings=settings,
         world=world,
+        penalty=L1Penalty(task.model, settings.l1),
+        stopping=stopping,
         per_epoch=per_epoch,
         track_best=data.has_validation,
         facts={
@@ -404,10 +308,21 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
             "class_names": list(data.train.class_names),
             "category_ids": category_ids_of(data.train),
             "backbone": backbone.describe(),
+            "card": _card(task.model, backbone),
             "versions": library_versions(),
         },
     )
     return run, evaluator, data
+
+
+def _card(model: nn.Module, backbone: Backbone) -> dict[str, Any]:
+    """What a checkpoint says of its network besides the backbone's own description."""
+    size = backbone.input_size
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "backbone_multiply_adds": multiply_adds(backbone, size),
+        "multiply_adds_size": list(size),
+    }
 
 
 def category_ids_of(dataset: AnyDataset) -> list[int]:

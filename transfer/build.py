@@ -25,14 +25,14 @@ from typing import Any
 from transfer.types import UserError
 
 TOP_LEVEL: dict[str, str] = {
-    "task": "detection (where it is left out) or segmentation",
+    "task": "detection (where it is left out), segmentation or classification",
     "model": "the network, built with num_classes",
     "criterion": "output and targets to losses",
     "postprocess": "output to predictions",
     "data": "dict of the data sets: train, val (or None: the test set is used), test",
     "loader": "batch size, shapes, workers",
     "augment": "dict of the pipelines: train, test",
-    "optimizer": "SGD or AdamW, with lr and the base_batch it holds for",
+    "optimizer": "SGD, AdamW or another, with lr and the base_batch it holds for",
     "schedule": "lr factor at each iteration",
     "training": "length of the run, precision, seed, checkpoints",
     "metrics": "list of what is measured on the validation and test set; the first one's main figure ranks runs",
@@ -52,6 +52,9 @@ TRUSTED_FUNCTIONS = (
     "transfer.heads.ssd.ssd",
     "transfer.heads.fcn.fcn",
     "transfer.heads.smp_decoder.smp_decoder",
+    "transfer.heads.classification.classifier",
+    "transfer.augment.classification_presets.classification_train",
+    "transfer.augment.classification_presets.classification_test",
     *(
         f"transfer.augment.presets.{name}"
         for name in (
@@ -67,7 +70,7 @@ TRUSTED_FUNCTIONS = (
 )
 """Functions of this project that a checkpoint may name: they build. Others write, read or connect."""
 
-SETTINGS = {"loader": "transfer.assemble.LoaderSettings", "training": "transfer.engine.settings.TrainingSettings"}
+SETTINGS = {"loader": "transfer.loading.LoaderSettings", "training": "transfer.engine.settings.TrainingSettings"}
 """The top-level dicts without a `type`, and the class whose arguments they hold; imported only when asked for."""
 
 Node = dict[str, Any]

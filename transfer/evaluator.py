@@ -2,7 +2,7 @@
 
 An evaluator is called with a network in eval mode, gives one result a metric on every process, and keeps what it needs
 to draw a page of predictions. Detection keeps all predictions, because average precision ranks them together;
-segmentation counts pixels image by image and keeps only the label maps that are drawn.
+segmentation and classification count image by image, and keep only what is drawn.
 """
 
 from __future__ import annotations
@@ -13,16 +13,25 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from transfer.engine.distributed import World
 from transfer.engine.evaluate import measure, predict_all
-from transfer.engine.task import DetectionTask, SegmentationTask
+from transfer.engine.task import ClassificationTask, DetectionTask, SegmentationTask
 from transfer.engine.train import MetricLike
 from transfer.engine.workers import end_workers
+from transfer.report.class_pages import page_of_classes
 from transfer.report.overlays import page_of_label_maps
 from transfer.report.pages import page_of_predictions, spread
-from transfer.types import Batch, DetectionDataset, LabelMap, Prediction, SegmentationDataset
+from transfer.types import (
+    Batch,
+    ClassificationDataset,
+    DetectionDataset,
+    LabelMap,
+    Prediction,
+    SegmentationDataset,
+    Target,
+)
 
 
 class Evaluator(Protocol):
@@ -140,3 +149,87 @@ class SegmentationEvaluator:
     def draw(self, path: Path, *, count: int = 12) -> None:
         """See `Evaluator`."""
         page_of_label_maps(self.dataset, self.label_maps, path, count=count)
+
+
+class ClassificationEvaluator:
+    """Measures a classifier; keeps the scores of some images and the last results.
+
+    Args:
+        task: knows how to predict.
+        dataset: what is measured.
+        loader: this process's share of it.
+        metrics: objects with `start(num_classes)`, which gives counts with `add(labels, scores)` and `merge(other)`,
+            and `result(counts, class_names)`.
+        world: this process.
+        pictures: images that are drawn, spread over the data set, and as many of the worst mistakes.
+    """
+
+    def __init__(
+        self,
+        task: ClassificationTask,
+        dataset: ClassificationDataset,
+        loader: Iterable[Batch],
+        metrics: Sequence[Any],
+        world: World,
+        *,
+        pictures: int = 12,
+    ) -> None:
+        self.task, self.dataset, self.loader, self.metrics, self.world = task, dataset, loader, metrics, world
+        self.pictures = pictures
+        self.drawn = set(spread(len(dataset), pictures))
+        self.scores: dict[int, np.ndarray] = {}
+        """[K] of the images that are drawn."""
+        self.results: list[MetricLike] = []
+
+    def __call__(self, model: nn.Module, on_batch: Callable[[int], None] = lambda images: None) -> list[MetricLike]:
+        """See `Evaluator`."""
+        counts = [metric.start(len(self.dataset.class_names)) for metric in self.metrics]
+        kept: dict[int, np.ndarray] = {}
+        wrong: list[tuple[float, int, np.ndarray]] = []  # the surest mistakes: (score, image, scores)
+        try:
+            for batch in self.loader:
+                batch = batch.to(self.world.device)
+                scores = torch.stack([each.scores for each in self.task.predict(model, batch)]).numpy()  # [B, K]
+                labels = np.array([int(_label(target)) for target in batch.targets], np.int64)
+                for count in counts:
+                    count.add(labels, scores)
+                for target, label, row in zip(batch.targets, labels, scores, strict=True):
+                    if target.index in self.drawn:
+                        kept[target.index] = row
+                    if row.argmax() != label:
+                        wrong.append((float(row.max()), target.index, row))
+                wrong = sorted(wrong, key=lambda each: (-each[0], each[1]))[: self.pictures]
+                on_batch(len(batch.targets))
+        except BaseException:
+            end_workers(self.loader)  # otherwise they wait for the next evaluation
+            raise
+        self._together(counts, kept, wrong)
+        return self.results
+
+    def _together(
+        self, counts: Sequence[Any], kept: dict[int, np.ndarray], wrong: list[tuple[float, int, np.ndarray]]
+    ) -> None:
+        """Results and scores from all processes' shares."""
+        results: list[Any] | None = None
+        mistakes = list(wrong)
+        for rank, (theirs, rows, others) in enumerate(self.world.gather((counts, kept, wrong))):
+            if rank:
+                kept.update(rows)
+                mistakes += others
+                for count, other in zip(counts, theirs, strict=True):
+                    count.merge(other)
+        if self.world.is_main:
+            names = self.dataset.class_names
+            results = [metric.result(count, names) for metric, count in zip(self.metrics, counts, strict=True)]
+            worst = sorted(mistakes, key=lambda each: (-each[0], each[1]))[: self.pictures]
+            self.scores = {**{index: kept[index] for index in sorted(kept)}, **{i: row for _, i, row in worst}}
+        self.results = self.world.broadcast(results)
+
+    def draw(self, path: Path, *, count: int = 12) -> None:
+        """See `Evaluator`; `count` images spread over the data set, then as many of the surest mistakes."""
+        page_of_classes(self.dataset, self.scores, path, count=2 * count)
+
+
+def _label(target: Target) -> Tensor:
+    assert target.classes is not None, "a classification data set gives classes"
+    return target.classes[0]

@@ -21,10 +21,11 @@ from transfer.engine.hooks import json_text
 from transfer.engine.run_directory import write_text_atomically
 from transfer.engine.views import views_of
 from transfer.evaluation import make_folder, progress
+from transfer.report.class_pages import with_classes
 from transfer.report.overlays import draw_label_map, write_palette_png
 from transfer.report.pages import draw_boxes, write_picture
 from transfer.restoring import restore
-from transfer.types import LabelMap, Prediction, Request, Sample, UserError
+from transfer.types import ClassScores, LabelMap, Prediction, Request, Sample, UserError
 
 logger = logging.getLogger("trickstack")
 
@@ -62,20 +63,20 @@ def predict_paths(
     trust: Sequence[str] = (),
     test_time: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detect objects in every image, or segment it; a file that cannot be read is named and left out.
+    """Detect objects in every image, segment it or classify it; a file that cannot be read is named and left out.
 
     Args:
         checkpoint_path: a checkpoint of this project.
         paths: files, folders, globs.
         output: folder for predictions.json and the drawings; files of the same names in it are replaced.
-        score: weaker detections are left out, in [0, 1]; not read by a segmenter.
+        score: weaker detections are left out, in [0, 1]; read by detectors only.
         device: "auto", "cpu", "cuda", "cuda:N".
         pictures: whether to draw.
         trust: further modules that the checkpoint's config may name.
         test_time: in place of the config's `loader.test_time`; None: as the config says.
     Returns:
-        One dict an image: file, width, height, and detections (class, score, box as xyxy pixels) or areas (class,
-        pixels, share of the image).
+        One dict an image: file, width, height, and detections (class, score, box as xyxy pixels), areas (class,
+        pixels, share of the image) or classes (class, score; the five likeliest).
     """
     if not 0 <= score <= 1:
         raise UserError(f"--score {score}: give a number from 0 to 1")
@@ -116,6 +117,9 @@ def predict_paths(
             write_palette_png(folder / "masks" / mask, labels)
             about["mask"] = f"masks/{mask}"
             drawn = draw_label_map(pixels, labels)
+        elif isinstance(prediction, ClassScores):
+            about["classes"] = classes_of(prediction, restored.class_names)
+            drawn = with_classes(pixels, prediction.scores.numpy(), restored.class_names, 200)
         else:
             kept = prediction.scores >= score
             prediction = Prediction(prediction.boxes[kept], prediction.scores[kept], prediction.labels[kept])
@@ -138,6 +142,12 @@ def predict_paths(
         "%d images%s; predictions.json is in %s", len(results), f", {unreadable} left out" * bool(unreadable), folder
     )
     return results
+
+
+def classes_of(prediction: ClassScores, class_names: Sequence[str], count: int = 5) -> list[dict[str, Any]]:
+    """The likeliest classes as plain types, best first: class, score."""
+    order = np.argsort(-prediction.scores.numpy(), kind="stable")[:count]
+    return [{"class": class_names[label], "score": round(float(prediction.scores[label]), 4)} for label in order]
 
 
 def detections_of(prediction: Prediction, class_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -46,6 +46,10 @@ def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str
         sys.path.append(os.getcwd())  # a user's own module, as beside a config
     config = from_json(checkpoint["config"])
     _forget_weights(config["model"])
+    if isinstance(config["criterion"], dict) and "teacher" in config["criterion"]:
+        config["criterion"]["teacher"] = None  # it took part in training only, and its own file may be gone
+    if isinstance(config["criterion"], dict) and config["criterion"].get("class_weights") == "balanced":
+        config["criterion"]["class_weights"] = None  # nothing is trained here, and the training images are not asked
     class_names = tuple(str(name) for name in checkpoint["class_names"])
     task = build_task(config, len(class_names), trusted)
     state = checkpoint["model"]

@@ -7,15 +7,19 @@ import logging
 import os
 from pathlib import Path
 
-PURPOSES = {"detection": "a detector", "segmentation": "a segmenter"}
-TOOLS = {"detection": "tools/train_det.py", "segmentation": "tools/train_seg.py"}
+PURPOSES = {"detection": "a detector", "segmentation": "a segmenter", "classification": "a classifier"}
+TOOLS = {
+    "detection": "tools/train_det.py",
+    "segmentation": "tools/train_seg.py",
+    "classification": "tools/train_cls.py",
+}
 
 
 def parse_arguments(task: str) -> argparse.Namespace:
     """The arguments of the command; imports nothing slow, so --help need not wait.
 
     Args:
-        task: "detection" or "segmentation".
+        task: "detection", "segmentation" or "classification".
     """
     parser = argparse.ArgumentParser(description=f"Train {PURPOSES[task]} from a config.")
     parser.add_argument("config", help="a file of configs/, or your own")

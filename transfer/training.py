@@ -62,9 +62,9 @@ def run(
         started, evaluator, data = build_run(config, here)
         if checkpoint is not None:
             started.restore(checkpoint)
-        if started.iteration >= started.total and started.measured_at >= started.iteration:
+        if started.is_over and started.measured_at >= started.iteration:
             if folder is None or (folder / "results.json").is_file():
-                raise UserError(f"--resume: the run is at its end already ({started.total} iterations)")
+                raise UserError(f"--resume: the run is at its end already ({started.iteration} iterations)")
             started.measured_at = started.iteration - 1  # killed before it reported: the last evaluation is made again
         to_check = started.settings.preflight and checkpoint is None
         if not here.is_main:

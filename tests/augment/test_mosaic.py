@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.assemble import _training_batches, build_data, loader_settings
+from transfer.assemble import build_data
 from transfer.augment.box_mixup import BoxMixup
 from transfer.augment.mosaic import Mosaic
 from transfer.augment.presets import square_train
@@ -21,6 +21,7 @@ from transfer.batch.mixing import mixed_iterations
 from transfer.batch.requests import RequestBatches
 from transfer.batch.view import TrainingView
 from transfer.engine.distributed import World
+from transfer.loading import loader_settings, training_batches
 from transfer.types import Batch, Request, Sample, Size, UserError
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -377,7 +378,7 @@ class EightImages:
 
 
 def sampler_of(config: dict[str, Any], iteration: int = 0) -> list[list[Request]]:
-    batches_from, _ = _training_batches(config, EightImages(), (0, 0, 0), ALONE)  # type: ignore[arg-type]
+    batches_from, _ = training_batches(config, EightImages(), (0, 0, 0), ALONE)  # type: ignore[arg-type]
     return list(batches_from(iteration).batch_sampler)  # type: ignore[attr-defined]
 
 
@@ -403,7 +404,7 @@ def test_off_is_the_default(tiny_config: dict[str, Any]) -> None:
 def test_a_configs_batches_carry_the_boxes_of_four_images(tiny_config: dict[str, Any]) -> None:
     tiny_config["loader"]["mosaic"] = {"type": MOSAIC, "min_share": 0.0, "min_side": 0.0}
     data = build_data(tiny_config).train
-    loader = _training_batches(tiny_config, data, (0, 0, 0), ALONE)[0](0)
+    loader = training_batches(tiny_config, data, (0, 0, 0), ALONE)[0](0)
     for requests, batch in zip(loader.batch_sampler, loader, strict=True):  # type: ignore[attr-defined]
         truth = sum(len(data.record(index).boxes) for r in requests for index in (r.index, *r.partners))
         assert sum(len(target.boxes) for target in batch.targets) + sum(batch.dropped.values()) == truth

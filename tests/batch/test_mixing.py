@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.assemble import _training_batches, build_data, loader_settings
+from transfer.assemble import build_data
 from transfer.augment.box_mixup import BoxMixup
 from transfer.batch.collate import Collate, make_loader
 from transfer.batch.mixing import mixed_iterations
 from transfer.batch.requests import RequestBatches
 from transfer.batch.view import TrainingView
 from transfer.engine.distributed import World
+from transfer.loading import loader_settings, training_batches
 from transfer.types import Request, Sample, UserError
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -114,7 +115,7 @@ class EightImages:
 
 
 def sampler_of(config: dict[str, Any], iteration: int = 0) -> list[list[Request]]:
-    batches_from, _ = _training_batches(config, EightImages(), (0, 0, 0), ALONE)  # type: ignore[arg-type]
+    batches_from, _ = training_batches(config, EightImages(), (0, 0, 0), ALONE)  # type: ignore[arg-type]
     return list(batches_from(iteration).batch_sampler)  # type: ignore[attr-defined]
 
 
@@ -148,7 +149,7 @@ def test_without_mixup_requests_are_as_ever_and_mixup_adds_nothing_but_the_partn
 def test_a_configs_batches_carry_the_boxes_of_both_images(tiny_config: dict[str, Any]) -> None:
     config = with_run(tiny_config, {"last_epochs_without": 1}, epochs=2)
     data = build_data(config).train
-    batches_from, per_epoch = _training_batches(config, data, (0, 0, 0), ALONE)
+    batches_from, per_epoch = training_batches(config, data, (0, 0, 0), ALONE)
     loader = batches_from(0)
     for step, (requests, batch) in enumerate(zip(loader.batch_sampler, loader, strict=True)):  # type: ignore[attr-defined]
         for request, target in zip(requests, batch.targets, strict=True):

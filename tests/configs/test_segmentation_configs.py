@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from transfer.assemble import build_run, build_task, loader_settings, training_settings
+from transfer.assemble import build_run, build_task
 from transfer.build import Node, build, load_config
 from transfer.engine.distributed import World
 from transfer.engine.train import Step, train
+from transfer.loading import loader_settings, training_settings
 
 
 def ade20k(repository: Path) -> Node:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from toy_task import ALONE
 
-from transfer.assemble import build_evaluator, build_run, test_loader
+from transfer.assemble import build_evaluator, build_run
 from transfer.engine.distributed import World, choose_device
 from transfer.engine.evaluate import measure, predict_all
+from transfer.loading import test_loader
 from transfer.types import Batch, Prediction, UserError
 
 test_loader.__test__ = False  # type: ignore[attr-defined]  # not a test: pytest goes by the name
@@ -77,7 +78,7 @@ def test_the_figures_do_not_depend_on_the_test_batch(tiny_config: dict[str, Any]
 
 
 def test_over_processes_each_image_is_in_one_share(tiny_config: dict[str, Any]) -> None:
-    from transfer.assemble import loader_settings
+    from transfer.loading import loader_settings
 
     _, evaluator, data = build_run(tiny_config, ALONE)
     shares = []

@@ -364,7 +364,7 @@ def assert_same_bits(ours: Any, theirs: Any, where: str = "") -> None:
 def test_a_run_does_not_depend_on_workers_or_the_time_but_on_the_seed(
     tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transfer.assemble.number_of_workers", lambda asked: asked)  # however many cores there are
+    monkeypatch.setattr("transfer.loading.number_of_workers", lambda asked: asked)  # however many cores there are
     settings = {"epochs": None, "iterations": 20, "evaluate_every": 0}
     alone = trained(detector_run(tiny_config, **settings))
     torch.manual_seed(5)  # what was drawn before is of no consequence
@@ -485,7 +485,7 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
 def test_no_worker_outlives_the_run(
     tiny_config: dict[str, Any], devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:
-    monkeypatch.setattr("transfer.assemble.number_of_workers", lambda asked: asked)
+    monkeypatch.setattr("transfer.loading.number_of_workers", lambda asked: asked)
     shutil.copytree(devkit, tmp_path / "copy")
     broken = {"error": range(8), "broken test image": [12, 15]}.get(stop, [])
     for index in broken:

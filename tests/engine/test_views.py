@@ -238,7 +238,7 @@ def test_one_view_without_voting_is_the_plain_prediction(tiny_config: dict[str, 
 def test_views_change_the_prediction_and_workers_do_not(
     tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transfer.assemble.number_of_workers", lambda asked: asked)
+    monkeypatch.setattr("transfer.loading.number_of_workers", lambda asked: asked)
     views = {"scales": [1.0, 1.5], "flip": True, "max_detections": 10}
     others = set(multiprocessing.active_children())
     plain, _ = evaluated(tiny_config, None)
@@ -253,7 +253,7 @@ def test_views_change_the_prediction_and_workers_do_not(
 
 
 def test_workers_of_every_scale_end_with_an_error(tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transfer.assemble.number_of_workers", lambda asked: asked)
+    monkeypatch.setattr("transfer.loading.number_of_workers", lambda asked: asked)
     tiny_config["loader"].update(workers=1, test_time={"scales": [1.0, 0.5]})
     others = set(multiprocessing.active_children())
     task = build_task(tiny_config, 3)

@@ -104,7 +104,7 @@ def test_the_neck_is_the_papers() -> None:
     assert [layer[0].out_channels for layer in neck.laterals] == [128, 256]
 
 
-@pytest.mark.parametrize("depth, kernels", [(1, [1]), (3, [1, 3, 1])])
+@pytest.mark.parametrize(("depth", "kernels"), [(1, [1]), (3, [1, 3, 1])])
 def test_a_neck_of_fewer_convolutions(depth: int, kernels: list[int]) -> None:
     model = tiny_yolo(depth=depth)
     for body in model.neck.bodies:

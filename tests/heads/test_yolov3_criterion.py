@@ -402,7 +402,7 @@ def test_a_slot_that_is_a_boxs_own_is_not_given_to_another() -> None:
     assert assigned.classes[at[8.0]].tolist() == [False, True, False, False]
 
 
-@pytest.mark.parametrize("weights, winner", [([0.5, 1.0], 1), ([1.0, 0.5], 0), ([1.0, 1.0], 1)])
+@pytest.mark.parametrize(("weights", "winner"), [([0.5, 1.0], 1), ([1.0, 0.5], 0), ([1.0, 1.0], 1)])
 def test_of_two_boxes_that_want_a_further_slot_the_heavier_has_it_then_the_better_fitting(
     weights: list[float], winner: int
 ) -> None:

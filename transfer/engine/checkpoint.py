@@ -11,6 +11,8 @@ A checkpoint is a dict with:
     backbone: input statistics and origin, plain types
     metrics, measured_at: last evaluation, plain types, and its iteration
     versions: of the libraries that wrote it
+    schedule, early_stopping: state dicts of what listens to measured figures
+    card: parameters of the network, multiply-adds of its backbone and at which size
 """
 
 from __future__ import annotations

@@ -28,6 +28,10 @@ class TrainingSettings:
     flooding: float | None = None
     """Level b below which the total loss of a micro-batch is pushed up again: |loss - b| + b (Ishida et al. 2020,
     arXiv 2002.08709). Logged losses are those before. None: no flooding."""
+    l1: float | None = None
+    """Strength of the L1 penalty on weights of convolutions and linear layers, added to the total loss. None: none."""
+    early_stopping: dict[str, Any] | None = None
+    """Arguments of `transfer.engine.early_stopping.EarlyStopping`, which listens to validation data. None: none."""
     dropblock: dict[str, Any] | None = None
     """Arguments of `backbones.dropblock.DropBlock`, which acts on the backbone's maps in training. None: none."""
     ema: dict[str, Any] | None = None
@@ -49,7 +53,7 @@ class TrainingSettings:
             problems.append(f"give either epochs ({self.epochs}) or iterations ({self.iterations})")
         whole = ("iterations", "accumulate", "log_every", "seed", "pictures")
         may_be_zero = ("seed", "pictures", "evaluate_every", "checkpoint_every")
-        may_be_none = ("epochs", "iterations", "clip_norm", "flooding")
+        may_be_none = ("epochs", "iterations", "clip_norm", "flooding", "l1")
         for name in dict.fromkeys((*whole, *may_be_zero, *may_be_none)):
             value = getattr(self, name)
             if value is None and name in may_be_none:
@@ -60,7 +64,12 @@ class TrainingSettings:
                 problems.append(
                     f"{name}={value!r} must be a {kind}, {'0 or more' if name in may_be_zero else 'above 0'}"
                 )
-        for name, example in (("ema", "dict(decay=0.9998)"), ("dropblock", "dict(keep=0.9)")):
+        examples = (
+            ("ema", "dict(decay=0.9998)"),
+            ("dropblock", "dict(keep=0.9)"),
+            ("early_stopping", "dict(patience=5)"),
+        )
+        for name, example in examples:
             if getattr(self, name) is not None and not isinstance(getattr(self, name), dict):
                 problems.append(f"{name}={getattr(self, name)!r} must be None or a dict, such as {example}")
         if not isinstance(self.preflight, bool):

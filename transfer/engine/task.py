@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from transfer.types import Batch, LabelMap, Prediction, Target
+from transfer.types import Batch, ClassScores, LabelMap, Prediction, Target
 
 
 class Task:
@@ -70,3 +70,18 @@ class SegmentationTask(Task):
         """
         output = model(batch.images, [target.size for target in batch.targets])
         return [LabelMap(label_map.labels.cpu()) for label_map in self.postprocess(output, batch.targets)]
+
+
+class ClassificationTask(Task):
+    """A classifier."""
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, batch: Batch) -> list[ClassScores]:
+        """The probability of each class, on the CPU.
+
+        Args:
+            model: this task's, or its moving average, in eval mode.
+            batch: on the model's device; the targets are not read.
+        """
+        output = model(batch.images, [target.size for target in batch.targets])
+        return [ClassScores(each.scores.float().cpu()) for each in self.postprocess(output, batch.targets)]

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from transfer.engine.checkpoint import Checkpoint
 from transfer.engine.distributed import World
+from transfer.engine.early_stopping import EarlyStopping
 from transfer.engine.settings import TrainingSettings
 from transfer.engine.task import DetectionTask
 from transfer.engine.workers import batches_of
@@ -111,6 +112,9 @@ class Run:
     iteration: int = 0
     best: float | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    penalty: Callable[[Tensor], Tensor] = field(default=lambda loss: loss)
+    """Adds to the total loss of a micro-batch what does not depend on its images: `training.l1`."""
+    stopping: EarlyStopping | None = None
     measured_at: int = 0
     """Iteration of the last evaluation: one that an interruption left out is made up for."""
 
@@ -118,6 +122,11 @@ class Run:
     def total(self) -> int:
         """Optimizer steps of the whole run."""
         return self.settings.total(self.per_epoch)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left: the length is reached, or the figure no longer rises."""
+        return self.iteration >= self.total or (self.stopping is not None and self.stopping.stopped)
 
     def state(self) -> Checkpoint:
         """The checkpoint of this moment."""
@@ -127,6 +136,8 @@ class Run:
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "early_stopping": None if self.stopping is None else self.stopping.state_dict(),
             "iteration": self.iteration,
             "best": self.best,
             "metrics": self.metrics,
@@ -156,6 +167,9 @@ class Run:
         if self.ema is not None:
             self.ema.load_state_dict(checkpoint["ema"])
         self.precision.load_state_dict(checkpoint["scaler"])
+        self.schedule.load_state_dict(checkpoint.get("schedule", {}))
+        if self.stopping is not None and checkpoint.get("early_stopping") is not None:
+            self.stopping.load_state_dict(checkpoint["early_stopping"])
         self.iteration, self.best = checkpoint["iteration"], checkpoint["best"]
         self.metrics, self.measured_at = checkpoint["metrics"], checkpoint["measured_at"]
 
@@ -192,7 +206,7 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
     with _interruption() as interrupted, batches_of(run.batches(run.iteration)) as micro_batches:
         if _is_due(run, settings.evaluate_every) and run.measured_at < run.iteration:
             _measure(run, evaluate, hooks)  # was interrupted here
-        while run.iteration < run.total:
+        while not run.is_over:
             # 1. The lr, the strength of what grows, and the model's own random draws follow from the iteration.
             set_lr(run.optimizer, run.schedule.factor(run.iteration, total=run.total, per_epoch=run.per_epoch))
             for module in growing:
@@ -206,7 +220,8 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
                 with _only_last_synchronizes(network, micro, settings.accumulate):
                     with run.precision.autocast():
                         losses = run.task.losses(network, batch)
-                        loss = settings.flooded(torch.stack(list(losses.values())).sum()) / settings.accumulate
+                        loss = run.penalty(settings.flooded(torch.stack(list(losses.values())).sum()))
+                        loss = loss / settings.accumulate
                     step.begin_copy(losses)
                     run.precision.backward(loss)
                 step.finish_copy(batch, run.iteration)
@@ -254,6 +269,10 @@ def _measure(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], ho
     if results:
         run.metrics = [{"protocol": r.protocol, "main": r.main, "values": dict(r.values)} for r in results]
         figure = results[0].values[results[0].main]
+        if run.track_best:
+            run.schedule.tell(figure, iteration=run.iteration, total=run.total, per_epoch=run.per_epoch)
+            if run.stopping is not None and run.stopping.tell(figure):
+                logger.info("early stopping: %d evaluations without improvement", run.stopping.stale)
         is_best = run.track_best and figure > (-np.inf if run.best is None else run.best)  # NaN is never best
         run.best = figure if is_best else run.best
         _tell(run.world, hooks, lambda: Evaluation(run.iteration, run.total, run.per_epoch, results, is_best))

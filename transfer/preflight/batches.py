@@ -37,7 +37,7 @@ def for_network(batches: Sequence[Batch]) -> Batch:
     """A few images of the batch that has most to teach, those with objects first."""
 
     def objects(target: Target) -> int:
-        return len(target.boxes) if target.mask is None else 1
+        return len(target.boxes) if target.mask is None and target.classes is None else 1
 
     batch = max(batches, key=lambda each: sum(objects(target) > 0 for target in each.targets))  # of equals the first
     ranked = sorted(range(len(batch.targets)), key=lambda image: objects(batch.targets[image]) == 0)  # stable

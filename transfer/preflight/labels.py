@@ -16,7 +16,7 @@ from transfer.checking.findings import counted
 from transfer.preflight.findings import Outcome
 from transfer.preflight.truth import Objects
 from transfer.report.pages import spread
-from transfer.types import IGNORED_PIXEL, SegmentationDataset, UserError
+from transfer.types import IGNORED_PIXEL, ClassificationDataset, SegmentationDataset, UserError
 
 _MASKS = 24
 """Masks that are read."""
@@ -71,6 +71,19 @@ def check_mask_labels(dataset: SegmentationDataset) -> Outcome:
         _absent(outcome, counts, dataset.class_names, of=len(chosen), total=len(dataset))
     _report(outcome, counts, dataset.class_names, f"pixels of {counted(len(chosen), 'mask')}")
     outcome.facts["ignored_pixels"] = ignored
+    return outcome
+
+
+def check_image_labels(dataset: ClassificationDataset) -> Outcome:
+    """The classes of all images."""
+    outcome = Outcome("labels")
+    labels, first = np.unique(dataset.labels(), return_index=True)
+    counts = Counter({int(label): int((dataset.labels() == label).sum()) for label in labels})
+    places = {int(label): dataset.record(int(index)).path for label, index in zip(labels, first)}
+    _out_of_range(outcome, counts, places, dataset.class_names, "the images")
+    if not outcome.is_wrong:
+        _absent(outcome, counts, dataset.class_names, of=len(dataset), total=len(dataset))
+    _report(outcome, counts, dataset.class_names, counted(len(dataset), "image"))
     return outcome
 
 

@@ -25,7 +25,7 @@ from transfer.preflight.findings import Outcome
 from transfer.preflight.learning_rate import peak_factor
 from transfer.preflight.sandbox import Trial, random_states_kept, trial_of
 from transfer.report.pages import spread
-from transfer.types import Batch, DetectionDataset, Prediction, UserError
+from transfer.types import Batch, DetectionDataset, Prediction, UserError, task_of
 
 logger = logging.getLogger("trickstack")
 
@@ -47,8 +47,8 @@ def images_with_objects(dataset: DetectionDataset, count: int) -> list[int]:
     Raises:
         UserError: there is none, or the data have no boxes.
     """
-    if hasattr(dataset, "mask"):
-        raise UserError("--overfit learns boxes by heart: this config's data are masks; leave it out")
+    if (task := task_of(dataset)) != "detection":
+        raise UserError(f"--overfit learns boxes by heart: this config's data are for {task}; leave it out")
     usable = []
     for index in range(len(dataset)):
         record = dataset.record(index)

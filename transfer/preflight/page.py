@@ -35,7 +35,12 @@ def draw_batches(batches: Sequence[Batch], class_names: Sequence[str], path: Pat
 
 def _tile(image: np.ndarray, target: Target, class_names: Sequence[str]) -> np.ndarray:
     picture, factor = to_tile(image, _SIDE)
-    if target.mask is None:
+    if target.classes is not None and target.shares is not None:
+        pairs = zip(target.classes.tolist(), target.shares.tolist())
+        text = ", ".join(
+            f"{_name(class_names, label)}" + (f" {share:.2f}" if share < 1 else "") for label, share in pairs
+        )
+    elif target.mask is None:
         labels = target.labels.numpy()
         names = [*class_names, *(f"label {label}" for label in range(len(class_names), int(labels.max(initial=0)) + 1))]
         known = labels >= 0
@@ -61,8 +66,12 @@ def _largest_classes(mask: np.ndarray, class_names: Sequence[str]) -> str:
     shares = np.bincount(mask.ravel(), minlength=256) / mask.size
     shares[IGNORED_PIXEL] = 0
     largest = [label for label in np.argsort(-shares, kind="stable")[:3] if shares[label]]
-    names = [class_names[label] if label < len(class_names) else f"label {label}" for label in largest]
+    names = [_name(class_names, int(label)) for label in largest]
     return ", ".join(f"{name} {shares[label]:.0%}" for name, label in zip(names, largest)) or "ignored"
+
+
+def _name(class_names: Sequence[str], label: int) -> str:
+    return class_names[label] if 0 <= label < len(class_names) else f"label {label}"
 
 
 def _with_caption(picture: np.ndarray, text: str) -> np.ndarray:

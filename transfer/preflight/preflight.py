@@ -28,7 +28,7 @@ from transfer.preflight.box_format import check_boxes
 from transfer.preflight.findings import ERROR, Finding, Outcome, in_order
 from transfer.preflight.first_loss import check_first_losses
 from transfer.preflight.gradients import check_gradients
-from transfer.preflight.labels import check_labels, check_mask_labels
+from transfer.preflight.labels import check_image_labels, check_labels, check_mask_labels
 from transfer.preflight.learning_rate import check_lr, peak_factor
 from transfer.preflight.magnitudes import check_magnitudes
 from transfer.preflight.normalisation import check_normalisation
@@ -38,7 +38,7 @@ from transfer.preflight.shapes import check_shapes
 from transfer.preflight.steps import finish_steps
 from transfer.preflight.truth import decoded_objects, decoded_samples, stated_objects
 from transfer.preflight.watching import watching
-from transfer.types import AnyDataset, Batch, UserError
+from transfer.types import AnyDataset, Batch, UserError, task_of
 
 logger = logging.getLogger("trickstack")
 
@@ -108,8 +108,11 @@ def _backbone(model: nn.Module) -> Backbone:
 def _data_checks(trial: Trial, dataset: Any, batches: Sequence[Batch]) -> list[Outcome]:
     """What needs no step."""
     samples = decoded_samples(dataset)
-    if hasattr(dataset, "mask"):
+    kind = task_of(dataset)
+    if kind == "segmentation":
         outcomes = [check_mask_labels(dataset)]
+    elif kind == "classification":
+        outcomes = [check_image_labels(dataset)]
     else:
         stated, decoded = stated_objects(dataset), decoded_objects(samples, len(dataset))
         outcomes = [
@@ -173,7 +176,7 @@ def _steps(run: Run, trial: Trial, batch: Batch, batches: Sequence[Batch]) -> It
     yield check_shapes(trial.model, backbone, watched, batch)
     yield check_magnitudes(trial.model, watched)
     yield check_first_losses(criterion, trial.model, watched, losses, batch)
-    if batch.targets[0].mask is None:
+    if batch.targets[0].mask is None and batch.targets[0].classes is None:
         size = (int(batch.images.shape[2]), int(batch.images.shape[3]))
         yield check_anchors(criterion, trial.model, watched.output, size, batches)
     finite = all(bool(torch.isfinite(loss)) for loss in losses.values())
