@@ -26,7 +26,8 @@ from transfer.types import Size, UserError
 _LOGGER = logging.getLogger(__name__)
 _SHOWN = 10
 _LARGEST = 1e12
-_UNOWNED = " is not among the images"
+UNOWNED = " is not among the images"
+"""How the fault of an annotation ends that belongs to no image."""
 
 
 class COCODataset(TableDataset):
@@ -57,10 +58,10 @@ class COCODataset(TableDataset):
             UserError: no JSON, faulty entries, missing images, names outside class_names.
         """
         path, folder = Path(annotations), Path(images)
-        content = _load(path)
+        content = load_coco(path)
         if not folder.is_dir():
             raise UserError(f"images is {str(folder)!r}: no such folder")
-        categories = _categories(path, content["categories"])
+        categories = read_categories(path, content["categories"])
         builder = TableBuilder(
             str(path),
             on_broken=on_broken,
@@ -69,7 +70,7 @@ class COCODataset(TableDataset):
             name_order=[categories[key] for key in sorted(categories)],
         )
         builder.origins.append(Origin("coco", folder, path, folder))
-        reader = _Reader(builder, folder, categories)
+        reader = COCOReader(builder, folder, categories)
         reader.read_images(content["images"])
         reader.read_annotations(content["annotations"])
         reader.fill(include_empty=include_empty)
@@ -83,7 +84,7 @@ class COCODataset(TableDataset):
         )
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
+def load_coco(path: Path) -> dict[str, list[Any]]:
     """The file's three lists."""
     try:
         content = json.loads(path.read_bytes())
@@ -109,7 +110,8 @@ def _load(path: Path) -> dict[str, list[Any]]:
     return content
 
 
-def _is_id(value: object) -> TypeGuard[int]:
+def is_id(value: object) -> TypeGuard[int]:
+    """Whether a value of the file can be an id: a whole number, not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -118,12 +120,12 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
-def _categories(path: Path, entries: Sequence[Any]) -> dict[int, str]:
+def read_categories(path: Path, entries: Sequence[Any]) -> dict[int, str]:
     """Category id -> name; without sound categories nothing can be read, so faults here are errors in any case."""
     categories: dict[int, str] = {}
     problems = []
     for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
+        if not isinstance(entry, dict) or not is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
             problems.append(f"categories[{position}] needs an integer 'id' and a text 'name': {entry!r:.80}")
         elif entry["id"] in categories:
             problems.append(f"categories[{position}]: id {entry['id']} is given twice")
@@ -156,7 +158,7 @@ def _ids_of(names: Sequence[str], categories: Mapping[int, str], rename: Mapping
     return ids
 
 
-class _Reader:
+class COCOReader:
     """Checks the entries one by one; faults go to the builder's list, sound images with their boxes to its columns."""
 
     def __init__(self, builder: TableBuilder, folder: Path, categories: Mapping[int, str]) -> None:
@@ -176,17 +178,17 @@ class _Reader:
         for position, entry in enumerate(entries):
             problem = self._image(entry, listings)
             if problem:
-                if isinstance(entry, dict) and _is_id(entry.get("id")):
+                if isinstance(entry, dict) and is_id(entry.get("id")):
                     self.faulty.add(entry["id"])
                 missing = problem.endswith(self._not_there)
                 self._fault("image-missing" if missing else "json-entry-faulty", f"images[{position}]: {problem}")
 
     def _fault(self, code: str, line: str, image_id: object = None) -> None:
-        path, _ = self.images.get(image_id, (None, None)) if _is_id(image_id) else (None, None)
+        path, _ = self.images.get(image_id, (None, None)) if is_id(image_id) else (None, None)
         self.builder.fault(code, self.builder.source, line, image=path, line=line)
 
     def _image(self, entry: Any, listings: dict[str, set[str]]) -> str | None:
-        if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not isinstance(entry.get("file_name"), str):
+        if not isinstance(entry, dict) or not is_id(entry.get("id")) or not isinstance(entry.get("file_name"), str):
             return f"needs an integer 'id' and a text 'file_name': {entry!r:.80}"
         if entry["id"] in self.images or entry["id"] in self.faulty:
             return f"id {entry['id']} is given twice"
@@ -203,7 +205,7 @@ class _Reader:
         size = None
         if "width" in entry or "height" in entry:
             height, width = entry.get("height"), entry.get("width")
-            if not all(_is_id(side) and 0 <= side <= _LARGEST for side in (height, width)):
+            if not all(is_id(side) and 0 <= side <= _LARGEST for side in (height, width)):
                 return f"width and height must be whole numbers, not {width!r} and {height!r}"
             size = (height, width) if height and width else None
         self.images[entry["id"]] = (os.path.join(parent, found), size)
@@ -216,9 +218,9 @@ class _Reader:
             problem = self._annotation(entry, seen)
             if problem:
                 image_id = entry.get("image_id") if isinstance(entry, dict) else None
-                if _is_id(image_id):
+                if is_id(image_id):
                     self.faulty.add(image_id)
-                unowned = problem.endswith(_UNOWNED)
+                unowned = problem.endswith(UNOWNED)
                 code = "annotation-without-image" if unowned else "json-entry-faulty"
                 self._fault(code, f"annotations[{position}]: {problem}", image_id)
 
@@ -226,12 +228,12 @@ class _Reader:
         if not isinstance(entry, dict):
             return f"is no object: {entry!r:.80}"
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
-        if not _is_id(image_id) or (image_id not in self.images and image_id not in self.faulty):
-            return f"image_id {image_id!r}{_UNOWNED}"
-        if not _is_id(category_id) or category_id not in self.categories:
+        if not is_id(image_id) or (image_id not in self.images and image_id not in self.faulty):
+            return f"image_id {image_id!r}{UNOWNED}"
+        if not is_id(category_id) or category_id not in self.categories:
             return f"category_id {category_id!r} is not among the categories"
         if "id" in entry:
-            if not _is_id(entry["id"]):
+            if not is_id(entry["id"]):
                 return f"id {entry['id']!r} is not a whole number"
             if entry["id"] in seen:
                 return f"id {entry['id']} is given twice"

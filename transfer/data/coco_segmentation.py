@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from transfer.data.coco import _UNOWNED, _categories, _is_id, _load, _Reader
+from transfer.data.coco import UNOWNED, COCOReader, is_id, load_coco, read_categories
 from transfer.data.coco_shapes import BadShape, Shape, ShapeTable, check_shape, parse_shape
 from transfer.data.image import BrokenSample, image_header
 from transfer.data.mask_builder import MaskBuilder, labels_of
@@ -62,10 +62,10 @@ class COCOSegmentation(MaskDataset):
             UserError: no JSON, faulty entries, no polygons at all, missing images, names outside class_names.
         """
         path, folder = Path(annotations), Path(images)
-        content = _load(path)
+        content = load_coco(path)
         if not folder.is_dir():
             raise UserError(f"images is {str(folder)!r}: no such folder")
-        categories = _categories(path, content["categories"])
+        categories = read_categories(path, content["categories"])
         declared = [categories[key] for key in sorted(categories)]
         if unlabelled is not None and unlabelled not in declared:
             declared.insert(0, unlabelled)
@@ -125,7 +125,7 @@ class DrawnMasks:
         return mask
 
 
-class _ShapeReader(_Reader):
+class _ShapeReader(COCOReader):
     """Reads shapes where its base reads boxes."""
 
     def __init__(self, builder: MaskBuilder, folder: Path, categories: Mapping[int, str]) -> None:
@@ -139,12 +139,12 @@ class _ShapeReader(_Reader):
         if not isinstance(entry, dict):
             return f"is no object: {entry!r:.80}"
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
-        if not _is_id(image_id) or (image_id not in self.images and image_id not in self.faulty):
-            return f"image_id {image_id!r}{_UNOWNED}"
-        if not _is_id(category_id) or category_id not in self.categories:
+        if not is_id(image_id) or (image_id not in self.images and image_id not in self.faulty):
+            return f"image_id {image_id!r}{UNOWNED}"
+        if not is_id(category_id) or category_id not in self.categories:
             return f"category_id {category_id!r} is not among the categories"
         if "id" in entry:
-            if not _is_id(entry["id"]):
+            if not is_id(entry["id"]):
                 return f"id {entry['id']!r} is not a whole number"
             if entry["id"] in seen:
                 return f"id {entry['id']} is given twice"

@@ -87,7 +87,7 @@ def read_image(path: str | Path, *, size: Size | None = None, max_pixels: int | 
     Raises:
         BrokenSample: unreadable, empty, truncated, too large, of another kind, or not of the stated size.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     image, header = _open(path, io.BytesIO(data), max_pixels)
     orientation = header.orientation
     if size is not None and size != header.size:
@@ -106,7 +106,7 @@ def image_header(path: str | Path, *, max_pixels: int | None = None) -> ImageHea
     Raises:
         BrokenSample: no image of a known format, or too large.
     """
-    _check_file(path)
+    check_file(path)
     try:
         with open(path, "rb") as file:
             return _open(path, file, max_pixels)[1]
@@ -132,7 +132,8 @@ def _by(size: Size) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def _limit(max_pixels: int | None) -> int:
+def pixel_limit(max_pixels: int | None) -> int:
+    """The given limit, else that of $TRICKSTACK_MAX_PIXELS, else `MAX_PIXELS`. Raises: UserError for a bad variable."""
     if max_pixels is not None:
         return max_pixels
     text = os.environ.get("TRICKSTACK_MAX_PIXELS")
@@ -143,8 +144,8 @@ def _limit(max_pixels: int | None) -> int:
     return int(text)
 
 
-def _check_file(path: str | Path) -> None:
-    """Refuses what `open` would hang on or what cannot hold an image."""
+def check_file(path: str | Path) -> None:
+    """Raises: BrokenSample for what `open` would hang on or what cannot hold an image."""
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
@@ -157,8 +158,9 @@ def _check_file(path: str | Path) -> None:
         raise _broken(path, f"has {status.st_size} bytes; the limit is {MAX_BYTES}")
 
 
-def _read_bytes(path: str | Path) -> bytes:
-    _check_file(path)
+def read_bytes(path: str | Path) -> bytes:
+    """The whole of a file that may hold an image. Raises: BrokenSample."""
+    check_file(path)
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -167,7 +169,7 @@ def _read_bytes(path: str | Path) -> bytes:
 
 
 def _open(path: str | Path, file: IO[bytes], max_pixels: int | None) -> tuple[Image.Image, ImageHeader]:
-    limit = _limit(max_pixels)
+    limit = pixel_limit(max_pixels)
     try:
         image = Image.open(file, formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

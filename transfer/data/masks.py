@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from transfer.data.image import BrokenSample, _check_file, _limit, _read_bytes
+from transfer.data.image import BrokenSample, check_file, pixel_limit, read_bytes
 from transfer.types import IGNORED_PIXEL, Size, UserError
 
 Colour = tuple[int, int, int]
@@ -194,7 +194,7 @@ def read_mask(path: str | Path, coding: MaskCoding, *, max_pixels: int | None = 
         BrokenMask: unreadable, empty, truncated, too large, or of a kind that is refused.
     """
     try:
-        image = _decode(_read_bytes(path), max_pixels)
+        image = _decode(read_bytes(path), max_pixels)
         labels, unknown = coding.labels(image)
     except BrokenSample as error:
         raise broken_mask(path, error.reason) from None
@@ -216,7 +216,7 @@ def mask_size(path: str | Path) -> Size:
         BrokenMask: no image of a known format, or too large.
     """
     try:
-        _check_file(path)
+        check_file(path)
         with open(path, "rb") as file:
             width, height = _open(file, None).size
     except BrokenSample as error:
@@ -238,7 +238,7 @@ def counted_values(counts: Mapping[int | Colour, int]) -> str:
 
 def _open(file: IO[bytes], max_pixels: int | None) -> Image.Image:
     """The image, not yet decoded. Raises: ValueError, whose text is the reason."""
-    limit = _limit(max_pixels)
+    limit = pixel_limit(max_pixels)
     start = file.read(12)
     file.seek(0)
     if start.startswith(b"\xff\xd8") or (start.startswith(b"RIFF") and start.endswith(b"WEBP")):
