@@ -29,11 +29,11 @@ from torch import Tensor, nn
 
 from backbones.contract import IMAGENET_MEAN, IMAGENET_STD, NORM_POLICIES, Backbone, BackboneError, Tail, measure
 from backbones.initialization import initialize
-from backbones.named import NAMES, STRIDE_FIRST, published_form, put_stride_first
+from backbones.named import NAMES, STRIDE_FIRST, form_of, published_form, put_stride_first
 from backbones.norms import apply_norm_policy
 from backbones.residual_gamma import zero_residual_gammas
 from backbones.timm_plan import RESERVED_OPTIONS, built_on_meta
-from backbones.weights import LoadReport, load_weights
+from backbones.weights import LoadReport, check_form, load_weights
 
 _OWN_OPTIONS = RESERVED_OPTIONS | {"num_classes", "drop_path_rate", "zero_init_last"}
 """Arguments of timm.create_model that are this module's to give."""
@@ -104,6 +104,8 @@ class ClassifierBackbone(Backbone):
             self._load(weights, timm_name)
         if norm != "group":
             apply_norm_policy(self.body, norm)
+        self.form = form_of(name)
+        check_form(self.load_report, self.form, name)
         self.train()
 
     @property

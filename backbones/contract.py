@@ -72,6 +72,8 @@ class Backbone(nn.Module):
         self.input_size: Size = input_size
         self.norm = norm
         self.weights_source = "random"
+        self.form: str | None = None
+        """Set where networks of one name and the same shapes differ: weights of another form are refused."""
         self.output_stride: int = max(self.strides)
         self.frozen_stages = 0
         self.frozen_modules: tuple[str, ...] = ()
@@ -193,6 +195,7 @@ class Backbone(nn.Module):
         return {
             "name": self.name,
             "weights": self.weights_source,
+            "form": self.form,
             "channels": list(self.channels),
             "strides": list(self.strides),
             "mean": list(self.mean),

@@ -26,6 +26,7 @@ from torch import nn
 
 from backbones.contract import BackboneError
 from backbones.timm_backbone import TimmBackbone
+from backbones.weights import check_form
 
 _DEEP_STEM = {"stem_type": "deep", "stem_width": 32}
 
@@ -116,6 +117,16 @@ class NamedBackbone(TimmBackbone):
         self.name = name
         if name in STRIDE_FIRST:
             put_stride_first(self.body)  # no parameter changes, so weights may be in place already
+        self.form = form_of(name)
+        check_form(self.load_report, self.form, name)
+
+    def _settle_form(self) -> None:
+        """Left to the constructor, which knows the name."""
+
+
+def form_of(name: str) -> str:
+    """The form of a network by its name in the papers: it is not to be seen in its parameters."""
+    return "stride-first" if name in STRIDE_FIRST else "published"
 
 
 def put_stride_first(body: nn.Module) -> None:

@@ -91,7 +91,8 @@ class _Block:
 
 def _residual_blocks(body: nn.Module) -> list[_Block]:
     """Every addition of a branch and its shortcut."""
-    names, outputs = _run(body)
+    parameters, outputs = _run(body)
+    names = {id(tensor): key for key, tensor in parameters.items()}
     nodes = _with_all_before(output.grad_fn for output in outputs)
     blocks = []
     for addition in nodes:
@@ -113,8 +114,8 @@ def _residual_blocks(body: nn.Module) -> list[_Block]:
     return blocks
 
 
-def _run(body: nn.Module) -> tuple[dict[int, str], list[Tensor]]:
-    """One pass that autograd records: (the name of each parameter by identity, the maps)."""
+def _run(body: nn.Module) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """One pass that autograd records: (what stood for each parameter, the maps)."""
     height, width = _pretraining(body).get("input_size", (3, 224, 224))[-2:]
     with eval_mode(body), torch.enable_grad():
         try:
@@ -126,7 +127,7 @@ def _run(body: nn.Module) -> tuple[dict[int, str], list[Tensor]]:
             like = next(iter(parameters.values()), torch.empty(0))
             image = torch.zeros(1, 3, height, width, device=like.device, dtype=like.dtype)
             maps = torch.func.functional_call(body, _trained(parameters), (image,))
-    return {id(tensor): key for key, tensor in parameters.items()}, as_list(maps)
+    return parameters, as_list(maps)
 
 
 def _trained(parameters: dict[str, Tensor]) -> dict[str, Tensor]:

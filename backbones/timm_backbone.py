@@ -27,7 +27,7 @@ from backbones.contract import (
 )
 from backbones.norms import apply_norm_policy
 from backbones.timm_plan import OUTPUT_STRIDES, TimmPlan, channels_first, is_channels_last, plan_model
-from backbones.weights import LoadReport, load_weights
+from backbones.weights import LoadReport, check_form, load_weights
 
 _FINEST_STRIDE = 4
 """The finest level returned unless finer ones are asked for: no head uses stride 1 or 2 and their maps are large."""
@@ -102,7 +102,13 @@ class TimmBackbone(Backbone):
         if norm != "group":
             apply_norm_policy(self.body, norm)
         self._freeze(plan)
+        self._settle_form()
         self.train()
+
+    def _settle_form(self) -> None:
+        """Say which form this is, and refuse weights of another."""
+        self.form = "published"
+        check_form(self.load_report, self.form, self.name)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Maps of normalised images [B, 3, H, W] at the selected levels, [B, C, H, W] each."""
@@ -157,7 +163,7 @@ class TimmBackbone(Backbone):
         names = {name for name, _ in layers}
         body.frozen_modules = tuple(name for name in self.frozen_modules if name.split(".")[1] in names)
         body.frozen_stages, body.output_stride = self.frozen_stages, self.output_stride
-        body.weights_source = self.weights_source
+        body.weights_source, body.form = self.weights_source, self.form
         return body.train(self.training)
 
     def _split_tail(self, stride: int, layers: list[tuple[str, nn.Module]]) -> Tail:

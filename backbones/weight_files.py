@@ -36,6 +36,8 @@ class Weights:
     std: tuple[float, ...] | None = None
     interpolation: str | None = None
     name: str | None = None
+    form: str | None = None
+    """Of the network, where the source states it; see `backbones.weights.check_form`."""
     """The backbone the source says it is of."""
 
 
@@ -64,6 +66,7 @@ def read_file(path: Path) -> Weights:
         std=_plain_numbers(statistics, "std", path),
         interpolation=statistics.get("interpolation"),
         name=statistics.get("name"),
+        form=statistics.get("form"),
     )
 
 

@@ -52,6 +52,8 @@ class LoadReport:
     interpolation: str | None = None
     name: str | None = None
     """The backbone the source says it is of."""
+    form: str | None = None
+    """Of the network, where the source states it."""
 
     def summary(self) -> str:
         """One paragraph that names every key that was not used or not set."""
@@ -110,6 +112,25 @@ def load_weights(
     level = logging.WARNING if report.missing or report.shape_mismatch else logging.INFO
     _logger.log(level, "%s", report.summary())
     return report
+
+
+def check_form(report: LoadReport | None, form: str, name: str) -> None:
+    """Refuse weights that fit in shape, but are of another form of the network.
+
+    Args:
+        report: of the load; None: nothing was loaded.
+        form: of the network: "stride-first" is the original ResNet's, "published" what timm and torchvision build.
+        name: of the network, for the message.
+
+    Raises:
+        BackboneError: the source states another form; one that states none is taken as it is.
+    """
+    if report is not None and report.form not in (None, form):
+        raise BackboneError(
+            f"weights {report.source} are of the form {report.form!r} of {report.name}, this {name} is {form!r}: the "
+            "shapes agree and the numbers would be wrong. backbones.named.NamedBackbone builds the original form by "
+            "the name 'resnet50' and timm's by 'resnet50b' (so do 26, 101 and 152)"
+        )
 
 
 def read_weights(
@@ -232,6 +253,7 @@ def _report(
         std=weights.std,
         interpolation=weights.interpolation,
         name=weights.name,
+        form=weights.form,
     )
 
 

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.contract import BackboneError
 from backbones.named import NAMES, STRIDE_FIRST, NamedBackbone
+from backbones.timm_backbone import TimmBackbone
 
 INPUT_PIXELS = {"inception_v3": 299, "darknet53": 256}
 """Other than 224."""
@@ -154,13 +155,13 @@ def test_every_depth_has_the_forms_of_its_name() -> None:
         return depth, form, sum(parameter.numel() for parameter in model.parameters())
 
     # Parameters of B as published; the deep stem of C and D has 19,232 more.
-    published = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
+    published = {18: 11_689_512, 26: 15_995_176, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
     for depth, parameters in published.items():
         for suffix, form, extra in (("", "b", 0), ("b", "b", 0), ("c", "c", 19_232), ("d", "d", 19_232)):
             timm_name, options = NAMES[f"resnet{depth}{suffix}"]
             assert of_timm(timm_name, tuple(options.items())) == (depth, form, parameters + extra)
-    # The depths that He et al. 2015, table 1, build of bottlenecks.
-    assert sorted(STRIDE_FIRST) == ["resnet101", "resnet152", "resnet50"]
+    # The depths that He et al. 2015, table 1, build of bottlenecks, and timm's 26.
+    assert sorted(STRIDE_FIRST) == ["resnet101", "resnet152", "resnet26", "resnet50"]
 
 
 def test_original_form_dilated_is_its_strided_form_between_the_gaps(
@@ -239,3 +240,20 @@ def test_densenet_is_densenet121() -> None:
 def test_mistakes_are_named(name: str, options: dict, message: str) -> None:
     with pytest.raises(BackboneError, match=message):
         NamedBackbone(name, **options)
+
+
+@pytest.mark.parametrize("build", [TimmBackbone, lambda name, weights: NamedBackbone("resnet26b", weights=weights)])
+def test_weights_of_the_original_form_are_refused_by_form_b_and_the_reverse(build: Any, tmp_path: Path) -> None:
+    original, path = NamedBackbone("resnet26"), tmp_path / "original.pth"
+    torch.save({"model": original.state_dict(), "backbone": original.describe()}, path)
+    with pytest.raises(BackboneError, match="'stride-first' of resnet26"):
+        build("resnet26", weights=path)
+    assert NamedBackbone("resnet26", weights=path).form == "stride-first"
+    form_b, other = NamedBackbone("resnet26b"), tmp_path / "b.pth"
+    torch.save({"model": form_b.state_dict(), "backbone": form_b.describe()}, other)
+    with pytest.raises(BackboneError, match="'published' of resnet26b"):
+        NamedBackbone("resnet26", weights=other)
+    assert build("resnet26", weights=other).form == "published"
+    told_nothing = tmp_path / "plain.pth"
+    torch.save(form_b.state_dict(), told_nothing)  # taken as it is
+    assert NamedBackbone("resnet26", weights=told_nothing).form == "stride-first"
