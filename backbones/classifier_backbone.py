@@ -91,6 +91,7 @@ class ClassifierBackbone(Backbone):
         )
         self.load_report: LoadReport | None = None
         self._plan = plan
+        self.has_map = plan.has_map
         body = plan.create(timm_name)
         if name in STRIDE_FIRST:
             put_stride_first(body)

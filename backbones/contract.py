@@ -72,6 +72,8 @@ class Backbone(nn.Module):
         self.input_size: Size = input_size
         self.norm = norm
         self.weights_source = "random"
+        self.has_map = True
+        """False of networks on tokens, which give `pooled` alone."""
         self.form: str | None = None
         """Set where networks of one name and the same shapes differ: weights of another form are refused."""
         self.output_stride: int = max(self.strides)

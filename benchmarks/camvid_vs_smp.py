@@ -59,6 +59,7 @@ def seconds_an_image(steps: int = 10) -> str:
     world = World(0, 1, torch.device("cpu"))
     runs: dict[str, Any] = {}
     whole: dict[str, Any] = {}
+    evaluator: Any
     for arm in ARMS:
         config = load_config(arm.config, [*arm.overrides, "loader.test_batch_size=1"])
         set_data_root(config, CAMVID)

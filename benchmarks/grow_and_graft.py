@@ -20,7 +20,7 @@ from pathlib import Path
 from seeds import Arm, options_parser, report, run_arms
 
 IMAGES = os.environ.get("IMAGES")
-SIZES = "{'layers': [1, 1, 1, 1], 'channels': [32, 64, 128, 256], 'stem_width': 16}"
+SIZES = "{'layers': [1, 1, 1, 1], 'channels': [32, 64, 128, 256]}"
 GROWN = ("training.evaluate_every=0", "training.preflight=False", "loader.workers=0")
 ON_SAMPLE = tuple(
     f"data.{part}={{'type': 'transfer.data.sample_dataset.SampleClassification', 'split': '{split}'}}"

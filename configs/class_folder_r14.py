@@ -31,7 +31,7 @@ model.backbone.update(
     weights=None,
     init="xavier",
     zero_gamma=True,
-    model_options={"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256], "stem_width": 16},
+    model_options={"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256]},
 )
 criterion.update(label_smoothing=0.0, smoothing_form="paper")
 augment.train.update(size=96, scale=(0.25, 1.0), pca_noise=0.1)
@@ -42,4 +42,4 @@ optimizer = dict(
     decay_norm_and_bias=False, lr_factors={},
 )  # fmt: skip
 schedule = dict(type=WarmUp, epochs=1, then=dict(type=Step, milestones=[0.5, 0.75, 0.9]))
-training.update(epochs=10, evaluate_every=2)
+training.update(epochs=8, evaluate_every=2)

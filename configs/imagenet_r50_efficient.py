@@ -11,5 +11,3 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.imagenet_efficient import *
-
-model.backbone.name = "resnet50"

@@ -16,7 +16,7 @@ from transfer import training
 from transfer.assemble import build_data, build_run, with_class_weights
 from transfer.averaging import average_checkpoints
 from transfer.build import Node, load_config
-from transfer.engine.checkpoint import load_checkpoint
+from transfer.engine.checkpoint import load_checkpoint, save_checkpoint
 from transfer.engine.distributed import World
 from transfer.engine.train import Run, Saving, train
 from transfer.evaluation import evaluate_checkpoint
@@ -236,3 +236,49 @@ def test_a_teacher_of_other_classes_is_refused(folders: Path, trained: Path, rep
     )
     with pytest.raises(UserError, match="scarlet"):
         build_run(config, HERE)
+
+
+def test_images_that_are_classified_are_not_padded(folders: Path, repository: Path) -> None:
+    config = config_of(folders, repository, "augment.train.size=43", "augment.test.size=43", TRICKS[3])
+    run, evaluator, _ = build_run(config, HERE)
+    assert next(iter(run.batches(0))).images.shape[2:] == (43, 43)
+    assert next(iter(evaluator.loader)).images.shape[2:] == (43, 43)  # type: ignore[attr-defined]
+
+
+def test_a_blend_that_could_never_mix_is_refused(folders: Path, repository: Path) -> None:
+    with pytest.raises(UserError, match="it would never mix"):
+        build_run(config_of(folders, repository, TRICKS[3], "training.accumulate=8"), HERE)
+
+
+def test_what_listens_to_the_last_evaluation_alone_is_refused(folders: Path, repository: Path) -> None:
+    overrides = ("data.val=0.3", "training.evaluate_every=0", "training.early_stopping={'patience': 2}")
+    with pytest.raises(UserError, match="would hear of the last one alone"):
+        build_run(config_of(folders, repository, *overrides), HERE)
+
+
+def test_a_network_on_tokens_is_trained_after_its_preflight(folders: Path, repository: Path, tmp_path: Path) -> None:
+    config = config_of(folders, repository, "training.epochs=4", "training.preflight=True", "optimizer.lr=0.01")
+    tiny = {"img_size": 32, "patch_size": 16, "embed_dim": 12, "depth": 1, "num_heads": 2}
+    config["model"]["backbone"].update(name="vit_tiny_patch16_224", zero_gamma=False, init=None, model_options=tiny)
+    assert training.run(config, name="tokens", work_dir=tmp_path, device="cpu")
+
+
+def test_averaging_runs_nothing_that_the_checkpoint_names(trained: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(trained / "last.pth")
+    config = json.loads(checkpoint["config"])
+    config["data"]["train"] = {"type": "subprocess.getoutput", "cmd": f"touch {tmp_path / 'harm'}"}
+    paths = [tmp_path / "a.pth", tmp_path / "b.pth"]
+    for path in paths:
+        save_checkpoint(path, {**checkpoint, "config": json.dumps(config)})
+    with pytest.raises(UserError, match="subprocess"):
+        average_checkpoints(paths, tmp_path / "mean.pth", statistics=8, device="cpu")
+    assert not (tmp_path / "harm").exists()
+    assert not (tmp_path / "mean.pth").exists()
+
+
+def test_training_does_not_go_on_from_a_mean(trained: Path, folders: Path, repository: Path, tmp_path: Path) -> None:
+    mean = tmp_path / "mean.pth"
+    average_checkpoints([trained / "last.pth", trained / "last.pth"], mean)
+    run, _, _ = build_run(config_of(folders, repository), HERE)
+    with pytest.raises(UserError, match="mean of checkpoints"):
+        run.restore(load_checkpoint(mean))

@@ -31,6 +31,7 @@ from transfer.engine.task import ClassificationTask, DetectionTask, Segmentation
 from transfer.engine.train import MetricLike, Run
 from transfer.engine.views import TestTime, TestTimeTask, ViewsLoader, scaled_pipeline
 from transfer.evaluator import ClassificationEvaluator, DetectionEvaluator, Evaluator, SegmentationEvaluator
+from transfer.heads.classification import Classifier
 from transfer.loading import build_augment, loader_settings, test_loader, training_batches, training_settings
 from transfer.ops.box_voting import merge_predictions
 from transfer.optim.ema import EMA
@@ -104,25 +105,25 @@ class Data:
     """Opened before training, so that a mistake in it does not cost a run."""
 
 
-def build_data(config: Node) -> Data:
+def build_data(config: Node, trusted: Sequence[str] | None = None) -> Data:
     """The training set and what is evaluated during the run.
 
     `data.val` is a data set, a fraction of the training set to hold out, or None: the test set is measured, and no
-    checkpoint is called best.
+    checkpoint is called best. `trusted` as for `transfer.build.resolve`: None is for a user's own config alone.
     """
     nodes = config["data"]
     unknown = set(nodes) - {"train", "val", "test"}
     if unknown or not {"train", "test"} <= set(nodes):
         raise UserError(f"data has {', '.join(map(repr, nodes))}; give train, test and val (or val=None)")
-    train = build_dataset(nodes["train"], "data.train", None, None)
+    train = build_dataset(nodes["train"], "data.train", None, trusted)
     check_kind(train, task_name(config))
-    test = build_dataset(nodes["test"], "data.test", train.class_names, None)
+    test = build_dataset(nodes["test"], "data.test", train.class_names, trusted)
     val = nodes.get("val")
     if isinstance(val, float):
         train, held_out = split_validation(train, val, config["training"].get("seed", 0))
         return Data(train, held_out, True, test)
     if val is not None:
-        return Data(train, build_dataset(val, "data.val", train.class_names, None), True, test)
+        return Data(train, build_dataset(val, "data.val", train.class_names, trusted), True, test)
     return Data(train, test, False, test)
 
 
@@ -288,6 +289,12 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     if not data.has_validation and (schedule.listens or stopping is not None):
         who = "schedule" if schedule.listens else "training.early_stopping"
         raise UserError(f"{who} listens to validation data, but data.val is None: give data.val=0.1 or a data set")
+    every = max(1, round(settings.evaluate_every * per_epoch)) if settings.evaluate_every else total
+    if every >= total and (schedule.listens or stopping is not None):
+        raise UserError(
+            f"training.evaluate_every={settings.evaluate_every:g}: what listens to evaluations (Plateau, "
+            "training.early_stopping) would hear of the last one alone; lower it"
+        )
     evaluator = build_evaluator(config, task, data.measured, world)
     run = Run(
         task=task,
@@ -315,12 +322,23 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
     return run, evaluator, data
 
 
+class _Pooled(nn.Module):
+    """A classifier's body up to the vector that its last layer reads, as what is counted."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.backbone.pooled(images)
+
+
 def _card(model: nn.Module, backbone: Backbone) -> dict[str, Any]:
     """What a checkpoint says of its network besides the backbone's own description."""
     size = backbone.input_size
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "backbone_multiply_adds": multiply_adds(backbone, size),
+        "backbone_multiply_adds": multiply_adds(_Pooled(backbone) if isinstance(model, Classifier) else backbone, size),
         "multiply_adds_size": list(size),
     }
 

@@ -131,8 +131,10 @@ def _measure_statistics(mean: Checkpoint, images: int, device: str, trust: Seque
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
     config: Any = restored.config
-    data = build_data(config)
-    batches, _ = training_batches(config, data.train, backbone_of(model).pad_value, here)
+    data = build_data(config, restored.trusted)
+    pad_value = backbone_of(model).pad_value
+    batches, _ = training_batches(config, data.train, pad_value, here, restored.trusted)
+    torch.manual_seed(config["training"].get("seed", 0))  # for stochastic depth and dropout
     done = 0
     with batches_of(batches(0)) as loaded:
         for batch in loaded:

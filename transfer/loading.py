@@ -96,6 +96,11 @@ def aspects(dataset: AnyDataset) -> list[float]:
     return [height / width for height, width in sizes]
 
 
+def _divisor(settings: LoaderSettings, dataset: AnyDataset) -> int:
+    """What a batch's sides are rounded up to: images that are classified are not padded."""
+    return 1 if task_of(dataset) == "classification" else settings.size_divisor
+
+
 def test_loader(
     dataset: AnyDataset,
     augment: Callable[..., Any],
@@ -114,17 +119,21 @@ def test_loader(
     return make_loader(
         TrainingView(dataset, augment),
         batches,
-        Collate(pad_value, size_divisor=settings.size_divisor),
+        Collate(pad_value, size_divisor=_divisor(settings, dataset)),
         workers=number_of_workers(settings.workers),
         pin_memory=world.device.type == "cuda",
     )
 
 
 def training_batches(
-    config: Node, dataset: AnyDataset, pad_value: tuple[int, int, int], world: World
+    config: Node,
+    dataset: AnyDataset,
+    pad_value: tuple[int, int, int],
+    world: World,
+    trusted: Sequence[str] | None = None,
 ) -> tuple[Callable[[int], Iterable[Batch]], int]:
     """What makes the micro-batches from an iteration to the end of the run, and the optimizer steps of an epoch."""
-    settings, loading = training_settings(config), loader_settings(config)
+    settings, loading = training_settings(config), loader_settings(config, trusted)
     micro = loading.batch_size // settings.accumulate
     if micro * settings.accumulate != loading.batch_size:
         raise UserError(
@@ -144,10 +153,16 @@ def training_batches(
     total = settings.total(per_epoch)
     if isinstance(loading.shapes, PlannedShapes):
         loading.shapes.plan(total * settings.accumulate)
-    augment, combine, join = build_augment(config, "train"), None, None
+    augment, combine, join = build_augment(config, "train", trusted), None, None
     if loading.blend is not None:
         if not isinstance(dataset, ClassificationDataset):
             raise UserError("loader.blend mixes whole images in classification; for boxes or masks give loader.mixup")
+        if micro // world.size < 2:
+            raise UserError(
+                f"loader.blend mixes the images of one micro-batch on one process, which is {micro // world.size} here "
+                f"(loader.batch_size={loading.batch_size}, training.accumulate={settings.accumulate}, {world.size} "
+                "processes): it would never mix. Make the batch larger, or give loader.blend=None"
+            )
         counts = {"total": total, "per_epoch": per_epoch, "images": len(dataset)}
         batches.blend_until = mixed_iterations(loading.blend, **counts, setting="loader.blend") * settings.accumulate
     if loading.mixup is not None:
@@ -165,7 +180,7 @@ def training_batches(
         combine=combine,
         join=join,
     )
-    collate = Collate(pad_value, size_divisor=loading.size_divisor, blend=loading.blend)
+    collate = Collate(pad_value, size_divisor=_divisor(loading, dataset), blend=loading.blend)
 
     def batches_from(iteration: int) -> Iterable[Batch]:
         rest = copy.copy(batches)

@@ -87,7 +87,8 @@ def predict_paths(
     if test_time is not None:
         restored.config["loader"]["test_time"] = dict(test_time)
     task, pipelines = build_testing(restored.config, restored.task, restored.trusted)
-    divisor = restored.config["loader"].get("size_divisor", 32)
+    classifies = task_name(restored.config) == "classification"
+    divisor = 1 if classifies else restored.config["loader"].get("size_divisor", 32)
     collate = Collate(backbone_of(restored.task.model).pad_value, size_divisor=divisor)
     folder = make_folder(output)
     if task_name(restored.config) == "segmentation":

@@ -52,7 +52,7 @@ class Request(NamedTuple):
     """The other images of a mosaic; none: no mosaic."""
     blend: int | None = None
     """Seed by which the images of its batch are mixed with one another, as image mixup does in classification; the
-    same for the whole global batch. None: they are not."""
+    same for the whole global batch, of which each process mixes its own part. None: they are not."""
 
 
 @dataclass(slots=True)

@@ -6,8 +6,8 @@
 
 Reproduces: He et al. 2018 (arXiv 1812.01187), table 5 (forms of ResNet-50) and table 6 (refinements of ResNet-50-D),
 top-1 on ImageNet. Differs: a half-width ResNet of four bottlenecks at 96 px, by default on folders of images of your
-own, so that a run takes minutes on two cores; a teacher of twice the depth and width, grown on the same images with
-mixup. Measured here: docs/results.md.
+own, so that a run takes minutes on two cores; a teacher of twice the depth and width, grown on the same
+images, with mixup throughout. Measured here: docs/results.md.
 """
 
 from transfer.augment.image_mixing import ImageMixup

@@ -54,7 +54,6 @@ def test_efficient_training_changes_five_things_in_the_paper_s_order(repository:
     changed = {key for key in differing_keys(baseline, efficient) if not key.startswith("schedule")}
     assert changed == {
         "loader.batch_size",
-        "model.backbone.name",
         "model.backbone.zero_gamma",
         "optimizer.decay_norm_and_bias",
         "training.precision",

@@ -107,7 +107,7 @@ def test_the_log_names_unreadable_files_and_figures(caplog: pytest.LogCaptureFix
     assert "(2 so far): b.jpg" in caplog.text
     assert "iteration 1: a gradient overflowed" in caplog.text
     assert "figure 0.123" not in caplog.text
-    log(Evaluation(6, 6, 4, [Result(0.123)], is_best=False))
+    log(Evaluation(6, 6, 4, [Result(0.123)], is_best=False, is_last=True))
     assert "figure 0.123" in caplog.text  # the table, at the end
 
 

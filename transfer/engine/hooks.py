@@ -103,14 +103,15 @@ class ProgressLog:
             self._line(event)
         if event.iteration == event.total:
             self.close()
-            if self.dropped:
-                counts = ", ".join(f"{name} {count}" for name, count in sorted(self.dropped.items()))
-                logger.info("boxes that augmentation left nothing of, since this start: %s", counts)
 
     def close(self) -> None:
-        """Take the bar down, also in the middle of a run."""
+        """Take the bar down and say what was dropped, also where a run ends before its length."""
         if self.bar is not None:
             self.bar.close()
+        if self.dropped:
+            counts = ", ".join(f"{name} {count}" for name, count in sorted(self.dropped.items()))
+            logger.info("boxes that augmentation left nothing of, since this start: %s", counts)
+            self.dropped = {}
 
     def _line(self, event: Step) -> None:
         assert self.started is not None
@@ -133,7 +134,7 @@ class ProgressLog:
         for result in event.results:
             figures = ", ".join(f"{name} {100 * value:.2f}" for name, value in result.values.items())
             logger.info("iteration %d: %s [%s]", event.iteration, figures, result.protocol)
-        if event.iteration == event.total:
+        if event.is_last:
             for result in event.results:
                 logger.info("%s", result.table())
 

@@ -76,6 +76,8 @@ class Evaluation:
     per_epoch: int
     results: Sequence[MetricLike]
     is_best: bool
+    is_last: bool = False
+    """Whether the run ends here: at its length, or stopped early."""
 
 
 @dataclass(slots=True)
@@ -152,6 +154,10 @@ class Run:
         Raises:
             UserError: it is of another model, seed or number of processes.
         """
+        if checkpoint.get("averaged"):
+            raise UserError(
+                "--resume: this is a mean of checkpoints, which no training can go on from; take one of them"
+            )
         if checkpoint["seed"] != self.settings.seed or checkpoint["world_size"] != self.world.size:
             raise UserError(
                 f"--resume: the checkpoint has seed {checkpoint['seed']} and {checkpoint['world_size']} processes, "
@@ -275,7 +281,8 @@ def _measure(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], ho
                 logger.info("early stopping: %d evaluations without improvement", run.stopping.stale)
         is_best = run.track_best and figure > (-np.inf if run.best is None else run.best)  # NaN is never best
         run.best = figure if is_best else run.best
-        _tell(run.world, hooks, lambda: Evaluation(run.iteration, run.total, run.per_epoch, results, is_best))
+        event = Evaluation(run.iteration, run.total, run.per_epoch, results, is_best, run.is_over)
+        _tell(run.world, hooks, lambda: event)
     _tell(run.world, hooks, lambda: Saving(run.state(), is_best))
 
 

@@ -212,6 +212,7 @@ class YOLOv3Criterion:
 
     def _further_slots(self, truth: BatchTruth, grid: Grid, own: Tensor) -> tuple[Tensor, Tensor]:
         """Slots of other anchors that fit: [E] int64, each once and none of `own`; and [E] whose box each is."""
+        assert self.positive_iou is not None
         fit = grid.fit(truth.boxes)  # [M, A]
         rows, anchors = torch.nonzero(fit > self.positive_iou, as_tuple=True)
         slots = truth.images[rows] * len(grid.slots) + grid.slot_at(truth.boxes[rows], anchors)

@@ -77,8 +77,8 @@ def check_mask_labels(dataset: SegmentationDataset) -> Outcome:
 def check_image_labels(dataset: ClassificationDataset) -> Outcome:
     """The classes of all images."""
     outcome = Outcome("labels")
-    labels, first = np.unique(dataset.labels(), return_index=True)
-    counts = Counter({int(label): int((dataset.labels() == label).sum()) for label in labels})
+    labels, first, images = np.unique(dataset.labels(), return_index=True, return_counts=True)
+    counts = Counter(dict(zip(labels.tolist(), images.tolist())))
     places = {int(label): dataset.record(int(index)).path for label, index in zip(labels, first)}
     _out_of_range(outcome, counts, places, dataset.class_names, "the images")
     if not outcome.is_wrong:

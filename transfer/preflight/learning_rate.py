@@ -34,12 +34,14 @@ def peak_factor(run: Run) -> float:
     return max(run.schedule.factor(point, total=total, per_epoch=run.per_epoch) for point in points)
 
 
-def check_lr(steps: Steps, *, lr: float) -> Outcome:
+def check_lr(steps: Steps, *, lr: float, grown: bool = False) -> Outcome:
     """What the steps say about the lr.
 
     Args:
         steps: taken at the schedule's largest lr; the first loss is finite.
         lr: the largest of the groups' at that point, for messages.
+        grown: a classifier that begins from random values, at an lr for batches of hundreds: on two images its loss may
+            rise and its layers change much without harm, which is then a warning.
     """
     outcome = Outcome("learning_rate")
     totals = steps.totals
@@ -48,6 +50,7 @@ def check_lr(steps: Steps, *, lr: float) -> Outcome:
     outcome.facts = {"lr": lr, "totals": totals, "layer_change": change, "gradient_norms": steps.gradient_norms}
     shown = ", ".join(f"{total:.3g}" for total in totals)
     outcome.lines = [f"at lr {lr:g} the loss goes {shown}; a step changes the layers by up to {change:.2g} (of 1)"]
+    report = outcome.warning if grown else outcome.error
     remedy = "lower optimizer.lr; look at optimizer.base_batch and scaling, which multiply it"
     if steps.infinite_gradient and all(map(math.isfinite, totals)):
         outcome.error(
@@ -56,10 +59,12 @@ def check_lr(steps: Steps, *, lr: float) -> Outcome:
             f"{min(steps.infinite_gradient)}",
             remedy,
         )
-    elif not all(map(math.isfinite, totals)) or max(totals) > RISE * totals[0] > 0:
+    elif not all(map(math.isfinite, totals)):
         outcome.error("lr-too-high", f"at lr {lr:g} the loss goes {shown} in {len(totals) - 1} steps", remedy)
+    elif max(totals) > RISE * totals[0] > 0:
+        report("lr-too-high", f"at lr {lr:g} the loss goes {shown} in {len(totals) - 1} steps", remedy)
     elif change > DESTROYS:
-        outcome.error(
+        report(
             "lr-too-high",
             f"at lr {lr:g} one step changes a tenth of the layers by {change:.2g} and more, where a usual weight is "
             "about 1: what they were trained to is lost",

@@ -121,7 +121,7 @@ def _data_checks(trial: Trial, dataset: Any, batches: Sequence[Batch]) -> list[O
             _augmentation(batches),
         ]
     backbone = _backbone(trial.model).eval()
-    outcomes.append(check_normalisation(backbone, batches, samples))
+    outcomes.append(check_normalisation(backbone, batches, samples if backbone.has_map else []))
     return outcomes
 
 
@@ -169,11 +169,13 @@ def _network_checks(run: Run, trial: Trial, batches: Sequence[Batch]) -> list[Ou
 def _steps(run: Run, trial: Trial, batch: Batch, batches: Sequence[Batch]) -> Iterable[Outcome]:
     backbone, criterion = _backbone(trial.model), trial.task.criterion
     backbone.eval()  # one image tells batch norm too little
-    yield check_receptive_field(backbone, batch, batches)
+    if backbone.has_map:
+        yield check_receptive_field(backbone, batch, batches)
     trial.model.train()
     with watching(trial.model) as watched:
         losses = trial.losses(batch)
-    yield check_shapes(trial.model, backbone, watched, batch)
+    if backbone.has_map:
+        yield check_shapes(trial.model, backbone, watched, batch)
     yield check_magnitudes(trial.model, watched)
     yield check_first_losses(criterion, trial.model, watched, losses, batch)
     if batch.targets[0].mask is None and batch.targets[0].classes is None:
@@ -187,7 +189,8 @@ def _steps(run: Run, trial: Trial, batch: Batch, batches: Sequence[Batch]) -> It
     steps = finish_steps(trial, batch, losses, peak=peak)
     yield check_gradients(trial.model, steps)
     lr = peak * max(group["initial_lr"] for group in trial.optimizer.param_groups)
-    yield check_lr(steps, lr=lr)
+    grown = batch.targets[0].classes is not None and backbone.weights_source == "random"
+    yield check_lr(steps, lr=lr, grown=grown)
 
 
 def _failure(error: Exception) -> Outcome:
