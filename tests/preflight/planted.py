@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from transfer.data.voc import VOCDataset
 from transfer.heads.faster_rcnn import FasterRCNN, faster_rcnn_fpn
-from transfer.types import MaskRecord, Record, Sample
+from transfer.types import ImageRecord, MaskRecord, Record, Sample
 
 
 class ChangedTruth(VOCDataset):
@@ -184,4 +184,35 @@ class DrawnMasks:
             difficult=none.astype(bool),
             weights=none,
             mask=self.mask(index),
+        )
+
+
+class DrawnClasses:
+    """The drawn images with a class each: that of their first box, else the first one. No fault."""
+
+    def __init__(self, root: str, splits: str) -> None:
+        self.boxes = VOCDataset(root, splits)
+        self.class_names = tuple(self.boxes.class_names)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def labels(self) -> np.ndarray:
+        found = [self.boxes.record(index).labels for index in range(len(self))]
+        return np.array([int(labels[0]) if len(labels) else 0 for labels in found])
+
+    def record(self, index: int) -> ImageRecord:
+        record = self.boxes.record(index)
+        return ImageRecord(record.path, record.image_id, int(self.labels()[index]))
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.boxes[index]
+        none = np.zeros(0, np.float32)
+        return dataclasses.replace(
+            sample,
+            boxes=none.reshape(0, 4),
+            labels=none.astype(np.int64),
+            difficult=none.astype(bool),
+            weights=none,
+            label=int(self.labels()[index]),
         )
