@@ -297,7 +297,7 @@ def _check(name: str, weights: str | Path | None, norm: str, drop_path: float, o
     if name in NAMES:
         problems += published_form(name, weights)
     elif not timm.is_model(base):
-        nearest = difflib.get_close_matches(base.lower(), [*NAMES, *timm.list_models()], n=3, cutoff=0.5)
+        nearest = difflib.get_close_matches(base.lower(), sorted({*NAMES, *timm.list_models()}), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else "see timm.list_models()"
         problems.append(f"name={name!r} is neither one of the papers' names nor one of timm's; {hint}")
     elif tag:

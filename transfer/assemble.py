@@ -209,7 +209,9 @@ def build_testing(
     if not isinstance(arguments, dict):
         raise UserError(f"loader.test_time={arguments!r} must be None or a dict, such as dict(scales=[1.0], flip=True)")
     if isinstance(task, ClassificationTask):
-        raise UserError("loader.test_time: views of test images are for detectors and segmenters; give None")
+        raise UserError(
+            "loader.test_time (--tta): several views of a test image are for detectors and segmenters; leave it out"
+        )
     kind: Any = SegmentationTestTime if isinstance(task, SegmentationTask) else TestTime
     check_arguments(kind, arguments, "loader.test_time")
     views = kind(**arguments)

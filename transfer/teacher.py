@@ -35,7 +35,13 @@ class CheckpointTeacher(nn.Module):
 
     def __init__(self, path: str | Path, *, trust: Sequence[str] = ()) -> None:
         super().__init__()
-        checkpoint = load_checkpoint(path)
+        try:
+            checkpoint = load_checkpoint(path)
+        except UserError as error:
+            raise UserError(
+                f"criterion.teacher.path={str(path)!r}: {error}. Train a teacher first (tools/train_cls.py), or go "
+                "without: criterion.teacher=None"
+            ) from error
         restored = restore(checkpoint, torch.device("cpu"), trust=trust)
         if restored.config.get("task") != "classification":
             raise UserError(

@@ -76,7 +76,10 @@ def class_root(root: Path, folder: str | Path = "") -> Path:
         names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
         nearest = nearest_name(str(folder), names)
         have = f"nearest: {nearest!r}" if nearest else f"there are: {', '.join(names[:_SHOWN]) or 'none'}"
-        raise UserError(f"folder is {str(folder)!r}: {root} has no such folder ({have})")
+        raise UserError(
+            f"folder is {str(folder)!r}: {root} has no such folder ({have}); set folder on the data set "
+            "(data.test.folder=val)"
+        )
     return top
 
 
