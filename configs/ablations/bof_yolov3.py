@@ -6,7 +6,7 @@
 Reproduces: the ladder of Zhang et al. 2019 (arXiv 1902.04103, as reported) for YOLOv3 on VOC, from 80.25 to 83.68 mAP.
 Differs: a light model on EfficientNet-Lite0 at 160 px, by default on the embedded sample, so that a run takes minutes
 on two cores; shapes of 128 to 192 px instead of 320 to 608 around 416; mixup off for the last of 12 epochs instead of
-the last 20 of 200. The paper's own sizes: bof_yolov3_voc.py. Measured here: in part, docs/results.md.
+the last 20 of 200. The paper's own sizes: bof_yolov3_voc.py. Measured here: docs/results.md.
 
 The baseline has plain batch norm in backbone and neck, steps of the lr at 80 and 90 % of the run, one shape, hard
 labels and no mixup; and the augmentation of the config, which the paper counts to its baseline. All arms of the ladder
