@@ -154,5 +154,7 @@ def test_data_of_the_other_kind_are_refused(config_file: Path, tiny_config: dict
 
 
 def test_a_task_that_does_not_exist_is_named(config_file: Path) -> None:
-    with pytest.raises(UserError, match=r"task='segmentaton' is none of detection, segmentation, did you mean"):
+    with pytest.raises(
+        UserError, match=r"task='segmentaton' is none of detection, segmentation, classification, did you mean"
+    ):
         build_task({**load_config(config_file), "task": "segmentaton"}, 3)
