@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from transfer.averaging import average_checkpoints
 from transfer.build import Node, load_config
 from transfer.engine.checkpoint import load_checkpoint, save_checkpoint
 from transfer.engine.distributed import World
-from transfer.engine.train import Run, Saving, train
+from transfer.engine.train import Run, Saving, Step, train
 from transfer.evaluation import evaluate_checkpoint
 from transfer.prediction import predict_paths
 from transfer.types import UserError
@@ -282,3 +284,76 @@ def test_training_does_not_go_on_from_a_mean(trained: Path, folders: Path, repos
     run, _, _ = build_run(config_of(folders, repository), HERE)
     with pytest.raises(UserError, match="mean of checkpoints"):
         run.restore(load_checkpoint(mean))
+
+
+def one_step(
+    folders: Path, repository: Path, *overrides: str
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The parameters before and after a single step at lr 0.1 without decay."""
+    plain = ("training.epochs=None", "training.iterations=1", "optimizer.weight_decay=0.0", "optimizer.momentum=0.0",
+             "optimizer.nesterov=False", "optimizer.base_batch=None",
+             "schedule={'type': 'transfer.optim.schedules.Constant'}")  # fmt: skip
+    run, _, _ = build_run(config_of(folders, repository, *plain, *overrides), HERE)
+    before = {name: value.detach().clone() for name, value in run.task.model.named_parameters()}
+    assert train(run, lambda model: [], [])
+    return before, dict(run.task.model.named_parameters())
+
+
+def test_the_l1_penalty_pulls_weights_and_no_norm_towards_zero(folders: Path, repository: Path) -> None:
+    before, without = one_step(folders, repository)
+    _, pulled = one_step(folders, repository, "training.l1=0.01", "training.accumulate=1")
+    for name in ("backbone.body.layer3.0.conv2.weight", "fc.weight"):
+        wanted = without[name] - 0.1 * 0.01 * before[name].sign()
+        torch.testing.assert_close(pulled[name], wanted, rtol=0, atol=1e-6)
+    assert torch.equal(pulled["backbone.body.bn1.weight"], without["backbone.body.bn1.weight"])
+
+
+@dataclass
+class Figure:
+    """A result that never rises."""
+
+    protocol: str = "constant"
+    main: str = "figure"
+    values: dict[str, float] = field(default_factory=lambda: {"figure": 0.5})
+
+
+def test_a_plateau_lowers_the_lr_of_a_run_and_goes_on_after_a_resume(folders: Path, repository: Path) -> None:
+    config = config_of(
+        folders, repository, "training.epochs=4", "data.val=0.3", "training.evaluate_every=1",
+        "schedule={'type': 'transfer.optim.schedules.Plateau', 'gamma': 0.5, 'patience': 0}",
+    )  # fmt: skip
+
+    def lrs_of(run: Run) -> tuple[list[float], dict[int, Any]]:
+        lrs: list[float] = []
+        kept: dict[int, Any] = {}
+
+        def hook(event: Any) -> None:
+            if isinstance(event, Saving):
+                kept[event.checkpoint["iteration"]] = copy.deepcopy(event.checkpoint)
+            elif isinstance(event, Step):
+                lrs.append(event.lr)
+
+        assert train(run, lambda model: [Figure()], [hook])  # type: ignore[list-item]
+        return lrs, kept
+
+    run, _, _ = build_run(config, HERE)
+    lrs, kept = lrs_of(run)
+    each = run.per_epoch
+    # the first evaluation is the best so far; from the second on each one lowers the lr
+    factors = [lr / lrs[0] for lr in lrs[::each]]
+    assert factors == pytest.approx([1, 1, 0.5, 0.25])
+    resumed, _, _ = build_run(config, HERE)
+    resumed.restore(kept[3 * each])
+    assert lrs_of(resumed)[0] == lrs[3 * each :]
+
+
+def test_mixing_stops_with_the_epoch_it_is_told_to(folders: Path, repository: Path) -> None:
+    run, _, _ = build_run(config_of(folders, repository, *TRICKS[:2], TRICKS[3]), HERE)
+    mixed = [
+        any(target.classes is not None and len(target.classes) > 1 for target in batch.targets)
+        for batch in run.batches(0)
+    ]
+    last = 2 * run.per_epoch  # micro-batches of an epoch
+    assert len(mixed) == 4 * last
+    assert not any(mixed[-last:])
+    assert sum(mixed[:-last]) > len(mixed[:-last]) / 2
