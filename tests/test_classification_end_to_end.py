@@ -23,7 +23,7 @@ from transfer.engine.distributed import World
 from transfer.engine.train import Run, Saving, Step, train
 from transfer.evaluation import evaluate_checkpoint
 from transfer.prediction import predict_paths
-from transfer.types import UserError
+from transfer.types import ClassScores, UserError
 
 COLOURS = {"blue": (30, 40, 200), "green": (40, 180, 50), "red": (200, 50, 40)}
 SMALL = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}
@@ -357,3 +357,24 @@ def test_mixing_stops_with_the_epoch_it_is_told_to(folders: Path, repository: Pa
     assert len(mixed) == 4 * last
     assert not any(mixed[-last:])
     assert sum(mixed[:-last]) > len(mixed[:-last]) / 2
+
+
+def test_the_evaluator_keeps_the_surest_mistakes_first_and_counts_all_images(folders: Path, repository: Path) -> None:
+    run, evaluator, data = build_run(config_of(folders, repository, "training.pictures=2"), HERE)
+    truth = data.test.labels()  # type: ignore[union-attr]
+    sure = {1: 0.6, 5: 0.9, 8: 0.7}  # the images that are mistaken, and how surely
+
+    class Scripted:
+        def predict(self, model: Any, batch: Any) -> list[ClassScores]:
+            found = []
+            for target in batch.targets:
+                scores = torch.zeros(3)
+                wrong = target.index in sure
+                scores[(truth[target.index] + wrong) % 3] = sure.get(target.index, 0.99)
+                found.append(ClassScores(scores))
+            return found
+
+    evaluator.task = Scripted()  # type: ignore[attr-defined]
+    (result,) = evaluator(run.task.model)
+    assert result.values["top1"] == pytest.approx(9 / 12)
+    assert list(evaluator.scores) == [0, 11, 5, 8]  # type: ignore[attr-defined]  # two spread, then the two surest
