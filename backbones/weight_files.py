@@ -8,6 +8,7 @@ flipped byte in silence; the checksums of the zip archive name the damaged membe
 from __future__ import annotations
 
 import difflib
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ def read_file(path: Path) -> Weights:
         return Weights(_read_safetensors(path), source=str(path))
     content = _read_checkpoint(path)
     tensors, entry = _find_tensors(content, path)
+    _check_plain(tensors, path)
     stated = content.get("backbone")
     statistics: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
     return Weights(
@@ -64,9 +66,9 @@ def read_file(path: Path) -> Weights:
         source=f"{path} ({entry!r})" if entry else str(path),
         mean=_plain_numbers(statistics, "mean", path),
         std=_plain_numbers(statistics, "std", path),
-        interpolation=statistics.get("interpolation"),
-        name=statistics.get("name"),
-        form=statistics.get("form"),
+        interpolation=_text(statistics, "interpolation", path),
+        name=_text(statistics, "name", path),
+        form=_text(statistics, "form", path),
     )
 
 
@@ -112,8 +114,13 @@ def _check_archive(path: Path) -> None:
         return  # torch's format before 1.6 has no checksums; reading it finds what is cut short
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > path.stat().st_size:  # torch compresses nothing: a few kilobytes that stand for gigabytes
+                raise BackboneError(f"{path}: would unpack to {unpacked} bytes, more than it has itself: refused")
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
+    except BackboneError:
+        raise
+    except Exception as error:  # on damaged bytes zipfile raises of many kinds
         raise BackboneError(f"{path}: the archive is cut short or damaged ({error}): fetch it again") from error
     if damaged is not None:
         raise BackboneError(f"{path}: member {damaged!r} fails its checksum: the file is damaged, fetch it again")
@@ -133,7 +140,11 @@ def _find_tensors(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Ten
             return tensors, entry
     tensors = _only_tensors(content)
     if not tensors:
-        found = ", ".join(repr(key) for key in list(content)[:10]) or "nothing"
+        keys = list(content)[:10]
+        found = (
+            ", ".join(repr(key)[:80] if isinstance(key, (str, int)) else type(key).__name__ for key in keys)
+            or "nothing"
+        )
         raise BackboneError(f"{path}: no state dict under {', '.join(_ENTRIES)} nor at its top; found {found}")
     return tensors, ""
 
@@ -150,9 +161,33 @@ def _plain_numbers(statistics: Mapping[str, Any], key: str, path: Path) -> tuple
     if values is None:
         return None
     try:
-        return tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise BackboneError(f"{path}: backbone[{key!r}] is {values!r}: three numbers (R, G, B) are needed") from error
+        numbers = tuple(float(value) for value in values[:3]) if len(values) == 3 else ()
+    except (TypeError, ValueError, OverflowError, KeyError, RuntimeError):
+        numbers = ()
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        found = repr(values)[:80] if isinstance(values, (int, float, str)) else f"a {type(values).__name__}"
+        raise BackboneError(f"{path}: backbone[{key!r}] is {found}: three numbers (R, G, B) are needed")
+    return numbers
+
+
+def _text(statistics: Mapping[str, Any], key: str, path: Path) -> str | None:
+    """A text that a checkpoint states of its backbone."""
+    value = statistics.get(key)
+    if value is not None and not isinstance(value, str):
+        raise BackboneError(f"{path}: backbone[{key!r}] is a {type(value).__name__}: a text is needed")
+    return value
+
+
+def _check_plain(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise for tensors whose values the file does not hold one by one: sparse, quantized, or one value repeated."""
+    size = path.stat().st_size
+    for key, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+        if not plain or tensor.numel() * tensor.element_size() > size:
+            raise BackboneError(
+                f"{path}: {key[:80]!r} ({list(tensor.shape)}, {tensor.layout}) is no plain tensor whose values are in "
+                "the file: save it dense and unquantized"
+            )
 
 
 def _missing_file(path: Path) -> str:

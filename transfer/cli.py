@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -37,6 +38,9 @@ def configure_logging(is_main: bool = True) -> None:
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Call `main` and exit with its code; 2 after a user's mistake, 130 after Ctrl-C, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     try:
         code = main()
     except (UserError, BackboneError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from backbones.contract import BackboneError
 from transfer.assemble import backbone_of, build_task
 from transfer.build import TRUSTED_MODULES, Node, from_json
 from transfer.engine.checkpoint import Checkpoint
@@ -44,20 +45,20 @@ def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str
     trusted = None if trust is None else (*TRUSTED_MODULES, *trust)
     if trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own module, as beside a config
-    config = from_json(checkpoint["config"])
-    _forget_weights(config["model"])
-    if isinstance(config["criterion"], dict) and "teacher" in config["criterion"]:
-        config["criterion"]["teacher"] = None  # it took part in training only, and its own file may be gone
-    if isinstance(config["criterion"], dict) and config["criterion"].get("class_weights") == "balanced":
-        config["criterion"]["class_weights"] = None  # nothing is trained here, and the training images are not asked
     class_names = tuple(str(name) for name in checkpoint["class_names"])
-    task = build_task(config, len(class_names), trusted)
-    state = checkpoint["model"]
-    if checkpoint["ema"] is not None:
-        ema = EMA(task.model)
-        ema.load_state_dict(checkpoint["ema"])
-        state = ema.module.state_dict()
     try:
+        config = _config_for_testing(from_json(checkpoint["config"]), from_stranger=trusted is not None)
+        task = build_task(config, len(class_names), trusted)
+    except (UserError, BackboneError):
+        raise
+    except Exception as error:  # a config that nobody checked when it was written may fail anywhere
+        raise UserError(f"the checkpoint's config cannot be built: {type(error).__name__}: {error}") from error
+    state = checkpoint["model"]
+    try:
+        if checkpoint["ema"] is not None:
+            ema = EMA(task.model)
+            ema.load_state_dict(checkpoint["ema"])
+            state = ema.module.state_dict()
         task.model.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"the checkpoint's weights do not fit its config: {error}") from error
@@ -65,6 +66,20 @@ def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str
     backbone_of(task.model).set_statistics(about["mean"], about["std"], about["interpolation"])
     task.model.to(device).eval()
     return Restored(task, config, class_names, [int(i) for i in checkpoint["category_ids"]], trusted)
+
+
+def _config_for_testing(config: Node, *, from_stranger: bool) -> Node:
+    """Changed in place: without what took part in training alone, and fetching and writing nothing."""
+    _forget_weights(config["model"])
+    for node in config["data"].values() if from_stranger else ():
+        if isinstance(node, dict) and str(node.get("type", "")).startswith("transfer.data.sample_dataset."):
+            node.pop("root", None)  # a stranger's checkpoint does not choose where the sample is drawn
+    criterion = config["criterion"]
+    if isinstance(criterion, dict) and "teacher" in criterion:
+        criterion["teacher"] = None  # its own file may be gone
+    if isinstance(criterion, dict) and criterion.get("class_weights") == "balanced":
+        criterion["class_weights"] = None  # the training images are not asked
+    return config
 
 
 def _forget_weights(node: Any) -> None:

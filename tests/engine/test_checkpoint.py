@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from whole_checkpoint import whole_checkpoint
 
 from transfer.engine import checkpoint as module
-from transfer.engine.checkpoint import FORMAT, library_versions, load_checkpoint, save_checkpoint
+from transfer.engine.checkpoint import library_versions, load_checkpoint, save_checkpoint
 from transfer.types import UserError
 
 
 def content(value: float = 1.0) -> dict[str, Any]:
-    return {"format": FORMAT, "model": {"weight": torch.full((300, 7), value)}, "best": None, "names": ["a", "b"]}
+    return {**whole_checkpoint(), "model": {"weight": torch.full((300, 7), value)}, "names": ["a", "b"]}
 
 
 class WritesAFile:
@@ -34,7 +35,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     save_checkpoint(path, content(2.5))
     loaded = load_checkpoint(path)
     assert torch.equal(loaded["model"].pop("weight"), torch.full((300, 7), 2.5))
-    assert loaded == {"format": FORMAT, "model": {}, "best": None, "names": ["a", "b"]}
+    assert loaded == {**whole_checkpoint(), "model": {}, "names": ["a", "b"]}
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
 
 

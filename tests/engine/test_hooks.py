@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from toy_task import Result
+from whole_checkpoint import whole_checkpoint
 
-from transfer.engine.checkpoint import FORMAT, load_checkpoint
+from transfer.engine.checkpoint import load_checkpoint
 from transfer.engine.hooks import (
     CheckpointKeeper,
     MetricsFile,
@@ -129,7 +130,7 @@ def test_log_lines_go_to_the_file_those_from_before_it_had_a_name_first(tmp_path
 def test_the_best_is_kept_beside_the_last(tmp_path: Path) -> None:
     keep = CheckpointKeeper(tmp_path)
     for iteration, is_best in ((1, False), (2, True), (3, False)):
-        keep(Saving({"format": FORMAT, "iteration": iteration}, is_best))
+        keep(Saving({**whole_checkpoint(), "iteration": iteration}, is_best))
         assert (tmp_path / "best.pth").exists() == (iteration > 1)
     assert load_checkpoint(tmp_path / "last.pth")["iteration"] == 3
     assert load_checkpoint(tmp_path / "best.pth")["iteration"] == 2

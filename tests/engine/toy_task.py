@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from whole_checkpoint import whole_checkpoint
 
-from transfer.engine.checkpoint import FORMAT
 from transfer.engine.distributed import World
 from transfer.engine.settings import TrainingSettings
 from transfer.engine.train import Run
@@ -115,7 +115,7 @@ def toy_run(
         world=ALONE,
         per_epoch=4,
         track_best=track_best,
-        facts={"format": FORMAT},
+        facts=whole_checkpoint(),
     )
 
 

@@ -65,7 +65,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole file or none: to a temporary name in the same folder, then renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no text
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from transfer.data.strangers import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -87,8 +89,8 @@ def tile_title(axes: Axes, name: str, part: str, path: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Without matplotlib's reading of dollar signs as mathematics."""
-    return text.replace("$", r"\$")
+    """Without matplotlib's reading of dollar signs as mathematics, and without what it has no glyphs for."""
+    return printable(text).replace("$", r"\$")
 
 
 def class_bars(axes: Axes, names: Sequence[str], values: Mapping[str, Sequence[float]], *, label: str = "{:g}") -> None:

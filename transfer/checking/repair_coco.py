@@ -30,7 +30,8 @@ def write_json(
         link: (original image, new name).
     """
     content = json.loads(origin.annotations.read_bytes())
-    target.write_text(json.dumps(repaired_json(content, repairs), ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(repaired_json(content, repairs), ensure_ascii=False)
+    target.write_text(text, encoding="utf-8", errors="backslashreplace")  # half characters stay as they were: \ud800
     for repair in repairs:
         name = os.path.relpath(repair.image.path, origin.images)
         (images / name).parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from transfer.build import Node
 from transfer.checking.check import Report
 from transfer.checking.findings import CODES, Finding, counted, severities
 from transfer.checking.statistics import PartStatistics, quantiles
+from transfer.data.strangers import printable
 
 _FILES_SHOWN = 3
 _CLASSES_SHOWN = 40
@@ -150,7 +151,7 @@ def findings_text(findings: Sequence[Finding], *, can_be_fixed: bool) -> list[st
         lines.append(f"{severity}: {code}: {len(same):,} ({CODES[code]})")
         for finding in same[:_FILES_SHOWN]:
             where = f"{finding.file}: " if finding.file else ""
-            lines.append(f"  {finding.part}: {where}{finding.message}")
+            lines.append(printable(f"  {finding.part}: {where}{finding.message}"))
         if len(same) > _FILES_SHOWN:
             lines.append(f"  and {len(same) - _FILES_SHOWN:,} more, see findings.json")
         hints = [" (--fix ends it)" if can_be_fixed and finding.fixable else "" for finding in same]

@@ -27,6 +27,7 @@ from transfer.convert.write_coco import write_coco
 from transfer.convert.write_voc import write_voc
 from transfer.convert.write_yolo import write_yolo
 from transfer.data.class_names import nearest_name
+from transfer.data.strangers import printable
 from transfer.types import UserError
 
 FORMATS: tuple[Format, ...] = ("voc", "coco", "yolo")
@@ -103,6 +104,7 @@ def convert(
         _place_images(dataset, places, folder, images)
         told += _image_lines(images, places, output)
         told += ["", f"written: {output}", *training_lines(to, output, dataset.splits)]
+        told = [printable(line) for line in told]  # names of files may be no text at all
         (folder / _REPORT).write_text("\n".join(told) + "\n", encoding="utf-8")
     return told
 

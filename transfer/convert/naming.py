@@ -51,8 +51,8 @@ def _name(image: AnnotatedImage, level: int, *, flat: bool) -> str:
 
 
 def _safe(part: str) -> str:
-    """Without control characters, separators and white space at either end, which lists of names cannot hold."""
-    stem, suffix = os.path.splitext(re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029/\\:]", "_", part).strip())
+    """Without control and half characters, separators and white space at either end, which lists cannot hold."""
+    stem, suffix = os.path.splitext(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/\\:]", "_", part).strip())
     return (stem.strip() or "image") + suffix
 
 

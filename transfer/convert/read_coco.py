@@ -19,7 +19,7 @@ from typing import Any
 from transfer.convert.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet, Category
 from transfer.convert.pixels import look_up_pixels
 from transfer.convert.splits import chosen_splits
-from transfer.data.coco import COCODataset
+from transfer.data.coco import COCODataset, is_id
 from transfer.data.image import BrokenSample
 from transfer.types import UserError
 
@@ -156,12 +156,12 @@ class _Reader:
         sound = dict(zip(checked.table.image_ids, checked.table.paths))
         objects: dict[int, list[AnnotatedObject]] = {}
         for entry in content["annotations"]:
-            if isinstance(entry, dict) and entry.get("image_id") in sound:
+            if isinstance(entry, dict) and is_id(entry.get("image_id")) and entry["image_id"] in sound:
                 name = categories[entry["category_id"]].name
                 objects.setdefault(entry["image_id"], []).append(_object(entry, name))
         before = set(self.by_path)
         for entry in content["images"]:
-            if isinstance(entry, dict) and entry.get("id") in sound:
+            if isinstance(entry, dict) and is_id(entry.get("id")) and entry["id"] in sound:
                 self._image(entry, sound[entry["id"]], objects.get(entry["id"], []), split, path, before)
 
     def _image(

@@ -20,8 +20,9 @@ from transfer.convert.pixels import look_up_pixels
 from transfer.convert.splits import chosen_splits
 from transfer.data.image import BrokenSample
 from transfer.data.listing import ImageFolder, find_name
+from transfer.data.strangers import read_bounded
 from transfer.data.table_builder import Box
-from transfer.data.voc_xml import BadXML, read_annotation, voc_root
+from transfer.data.voc_xml import MAX_XML_BYTES, BadXML, read_annotation, voc_root
 from transfer.types import UserError
 
 CATEGORIES_FILE = "categories.json"
@@ -180,7 +181,7 @@ def _read_place(dataset: AnnotatedSet, place: _Place, *, whole: bool) -> None:
 def _read_image(dataset: AnnotatedSet, path: Path, listing: ImageFolder, group: str) -> AnnotatedImage | None:
     """One XML file and its image's header; None and a problem where either cannot be used."""
     try:
-        root = voc_root(path.read_bytes())
+        root = voc_root(read_bounded(path, MAX_XML_BYTES))
         annotation = read_annotation(root)
     except BadXML as error:
         dataset.problems.append(f"{path}: {error}")

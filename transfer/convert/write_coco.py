@@ -46,7 +46,10 @@ def write_coco(dataset: AnnotatedSet, names: Sequence[str], folder: Path) -> lis
         content["annotations"] = [entry for position in chosen for entry in objects[position]]
         content["categories"] = categories
         text = json.dumps(content, ensure_ascii=False)
-        (folder / "annotations" / f"instances_{split}.json").write_text(text + "\n", encoding="utf-8")
+        # half characters, as JSON may hold them, are written as they were: \ud800
+        (folder / "annotations" / f"instances_{split}.json").write_text(
+            text + "\n", encoding="utf-8", errors="backslashreplace"
+        )
     return [f"{IMAGES}/{name}" for name in names]
 
 

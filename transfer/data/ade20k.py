@@ -19,6 +19,7 @@ from transfer.data.mask_builder import MaskBuilder, labels_of
 from transfer.data.mask_dataset import MaskDataset, MaskFiles
 from transfer.data.mask_pairs import Pairing, pair_files
 from transfer.data.masks import ValueCoding
+from transfer.data.strangers import whole_number
 from transfer.types import IGNORED_PIXEL, UserError
 
 _NAMES = """
@@ -112,12 +113,17 @@ def _names(path: Path) -> dict[int, str]:
         name = row[-1].split(",")[0].strip()
         if number == 1 and not row[0].strip().isdecimal():
             continue  # the heads of the columns
-        if len(row) < 2 or not row[0].strip().isdecimal() or not name or not 1 <= int(row[0]) < IGNORED_PIXEL:
+        if len(row) < 2 or not row[0].strip().isdecimal() or not name or not 1 <= _value(row[0]) < IGNORED_PIXEL:
             problems.append(f"line {number} is not a value of 1 to {IGNORED_PIXEL - 1}, tab, ..., tab, a name")
-        elif int(row[0]) in names or name in names.values():
+        elif _value(row[0]) in names or name in names.values():
             problems.append(f"line {number}: the value {row[0]} or the name {name!r} is there before")
         else:
-            names[int(row[0])] = name
+            names[_value(row[0])] = name
     if problems or not names:
         raise UserError("\n  ".join([f"{path}: {'faulty lines' if problems else 'names no class'}:", *problems[:10]]))
     return names
+
+
+def _value(text: str) -> int:
+    """The number of decimal digits; 0, which is no value of a class, where they are too many."""
+    return whole_number(text.strip()) or 0

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from transfer.data.strangers import unprintable
 from transfer.types import UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -49,10 +51,26 @@ def check_class_names(class_names: Sequence[str] | None) -> tuple[str, ...] | No
         raise UserError(
             f"class_names {found}: give one non-empty name per class, or leave it out to use the data's own"
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
+    refuse_unusable(names, "class_names")
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise UserError(f"class_names holds {', '.join(map(repr, twice))} more than once: each name is one class")
     return names
+
+
+def refuse_unusable(names: Sequence[str], source: str) -> None:
+    """Ask whether names can be written to files and shown on a terminal.
+
+    Raises:
+        UserError: empty names, names with control characters or half characters; all of them.
+    """
+    wrong = [ascii(name) for name in names if not name.strip() or unprintable(name)]
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise UserError(
+            f"{source}: {', '.join(wrong[:_SHOWN])}{more}: a class name cannot be empty or hold control characters or "
+            f"broken text; mend it, or map it by rename={{{wrong[0]}: 'another'}}"
+        )
 
 
 def check_rename(rename: Mapping[str, str | None] | None, class_names: Sequence[str] | None) -> dict[str, str | None]:
@@ -110,6 +128,7 @@ def resolve_labels(
         else:
             in_order = (new_names[name] for name in order)
             known = tuple(dict.fromkeys(name for name in in_order if name is not None))
+        refuse_unusable(known, source)
         if not known:
             reason = "all objects are dropped by rename=" if found else "no objects"
             raise UserError(f"{source}: {reason}, so no classes are known; give class_names=[...]")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.data.class_names import check_class_names, check_rename, nearest_name
+from transfer.data.class_names import check_class_names, check_rename, nearest_name, refuse_unusable
 from transfer.data.image import read_image
 from transfer.data.listing import find_name
 from transfer.data.mask_builder import MaskBuilder
@@ -223,6 +223,7 @@ def resolve_classes(
     if known is None:
         kept = [name for name in new_names.values() if name is not None]
         known = tuple(dict.fromkeys(kept if order is not None else sorted(kept)))
+        refuse_unusable(known, source)
     else:  # macOS composes accents in file names in another way
         new_names = {old: None if new is None else find_name(known, new) or new for old, new in new_names.items()}
     unknown = {name: found[name] for name in found if new_names[name] not in (None, *known)}

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 from transfer.data.listing import find_name
+from transfer.data.strangers import short
 from transfer.data.table import TableDataset
 from transfer.data.table_builder import Box, Origin, TableBuilder, UnusableFile
 from transfer.types import Size, UserError
@@ -26,6 +27,7 @@ from transfer.types import Size, UserError
 _LOGGER = logging.getLogger(__name__)
 _SHOWN = 10
 _LARGEST = 1e12
+_FIRST_TOO_LARGE = 1 << 63
 UNOWNED = " is not among the images"
 """How the fault of an annotation ends that belongs to no image."""
 
@@ -111,8 +113,8 @@ def load_coco(path: Path) -> dict[str, list[Any]]:
 
 
 def is_id(value: object) -> TypeGuard[int]:
-    """Whether a value of the file can be an id: a whole number, not a bool."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether a value of the file can be an id: a whole number of 64 bits, not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _FIRST_TOO_LARGE
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -126,7 +128,7 @@ def read_categories(path: Path, entries: Sequence[Any]) -> dict[int, str]:
     problems = []
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict) or not is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
-            problems.append(f"categories[{position}] needs an integer 'id' and a text 'name': {entry!r:.80}")
+            problems.append(f"categories[{position}] needs an integer 'id' and a text 'name': {short(entry)}")
         elif entry["id"] in categories:
             problems.append(f"categories[{position}]: id {entry['id']} is given twice")
         elif entry["name"] in categories.values():
@@ -189,7 +191,7 @@ class COCOReader:
 
     def _image(self, entry: Any, listings: dict[str, set[str]]) -> str | None:
         if not isinstance(entry, dict) or not is_id(entry.get("id")) or not isinstance(entry.get("file_name"), str):
-            return f"needs an integer 'id' and a text 'file_name': {entry!r:.80}"
+            return f"needs an integer 'id' and a text 'file_name': {short(entry)}"
         if entry["id"] in self.images or entry["id"] in self.faulty:
             return f"id {entry['id']} is given twice"
         name = entry["file_name"].replace("\\", "/")
@@ -206,7 +208,7 @@ class COCOReader:
         if "width" in entry or "height" in entry:
             height, width = entry.get("height"), entry.get("width")
             if not all(is_id(side) and 0 <= side <= _LARGEST for side in (height, width)):
-                return f"width and height must be whole numbers, not {width!r} and {height!r}"
+                return f"width and height must be whole numbers, not {short(width)} and {short(height)}"
             size = (height, width) if height and width else None
         self.images[entry["id"]] = (os.path.join(parent, found), size)
         return None
@@ -226,26 +228,26 @@ class COCOReader:
 
     def _annotation(self, entry: Any, seen: set[int]) -> str | None:
         if not isinstance(entry, dict):
-            return f"is no object: {entry!r:.80}"
+            return f"is no object: {short(entry)}"
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
         if not is_id(image_id) or (image_id not in self.images and image_id not in self.faulty):
-            return f"image_id {image_id!r}{UNOWNED}"
+            return f"image_id {short(image_id)}{UNOWNED}"
         if not is_id(category_id) or category_id not in self.categories:
-            return f"category_id {category_id!r} is not among the categories"
+            return f"category_id {short(category_id)} is not among the categories"
         if "id" in entry:
             if not is_id(entry["id"]):
-                return f"id {entry['id']!r} is not a whole number"
+                return f"id {short(entry['id'])} is not a whole number"
             if entry["id"] in seen:
                 return f"id {entry['id']} is given twice"
             seen.add(entry["id"])
         box = entry.get("bbox")
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            return f"bbox {box!r:.80} is not [x, y, width, height] in finite numbers"
+            return f"bbox {short(box)} is not [x, y, width, height] in finite numbers"
         area, crowd = entry.get("area"), entry.get("iscrowd", 0)
         if area is not None and (not _is_number(area) or area < 0):
-            return f"area {area!r} is not a number of square pixels"
+            return f"area {short(area)} is not a number of square pixels"
         if crowd not in (0, 1):
-            return f"iscrowd {crowd!r} is not 0 or 1"
+            return f"iscrowd {short(crowd)} is not 0 or 1"
         x, y, width, height = map(float, box)
         self.boxes.setdefault(image_id, []).append(
             Box(

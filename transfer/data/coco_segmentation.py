@@ -22,9 +22,10 @@ import numpy as np
 
 from transfer.data.coco import UNOWNED, COCOReader, is_id, load_coco, read_categories
 from transfer.data.coco_shapes import BadShape, Shape, ShapeTable, check_shape, parse_shape
-from transfer.data.image import BrokenSample, image_header
+from transfer.data.image import BrokenSample, image_header, pixel_limit
 from transfer.data.mask_builder import MaskBuilder, labels_of
 from transfer.data.mask_dataset import MaskDataset
+from transfer.data.strangers import short
 from transfer.data.table_builder import TableBuilder
 from transfer.types import IGNORED_PIXEL, Size, UserError
 
@@ -137,21 +138,21 @@ class _ShapeReader(COCOReader):
 
     def _annotation(self, entry: Any, seen: set[int]) -> str | None:
         if not isinstance(entry, dict):
-            return f"is no object: {entry!r:.80}"
+            return f"is no object: {short(entry)}"
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
         if not is_id(image_id) or (image_id not in self.images and image_id not in self.faulty):
-            return f"image_id {image_id!r}{UNOWNED}"
+            return f"image_id {short(image_id)}{UNOWNED}"
         if not is_id(category_id) or category_id not in self.categories:
-            return f"category_id {category_id!r} is not among the categories"
+            return f"category_id {short(category_id)} is not among the categories"
         if "id" in entry:
             if not is_id(entry["id"]):
-                return f"id {entry['id']!r} is not a whole number"
+                return f"id {short(entry['id'])} is not a whole number"
             if entry["id"] in seen:
                 return f"id {entry['id']} is given twice"
             seen.add(entry["id"])
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
-            return f"iscrowd {crowd!r} is not 0 or 1"
+            return f"iscrowd {short(crowd)} is not 0 or 1"
         try:
             shape = parse_shape(entry.get("segmentation") or [])
             _, size = self.images.get(image_id, (None, None))
@@ -186,7 +187,10 @@ class _ShapeReader(COCOReader):
             if image_id in self.faulty or not (mine or include_empty):
                 continue
             size = stated or self._size_of(path, mine)
-            if size is not None:
+            if size is not None and size[0] * size[1] > pixel_limit(None):  # a mask is drawn before the image is read
+                reason = f"image {image_id} states {size[1]}x{size[0]} pixels; the limit is {pixel_limit(None)}"
+                self._masks.fault("json-entry-faulty", source, reason, image=path)
+            elif size is not None:
                 self._masks.add(path, None, image_id)
                 sizes.append(size)
                 objects.append(mine)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from transfer.data.strangers import short
 from transfer.types import Size
 
 _LONGEST_RUN_CODE = 8
@@ -49,7 +50,7 @@ def parse_shape(stated: Any) -> Shape:
     if isinstance(stated, dict):
         return _parse_runs(stated)
     if not isinstance(stated, list):
-        raise BadShape(f"segmentation {stated!r:.60} is neither a list of polygons nor run lengths")
+        raise BadShape(f"segmentation {short(stated)} is neither a list of polygons nor run lengths")
     polygons = []
     for polygon in stated:
         try:
@@ -57,7 +58,7 @@ def parse_shape(stated: Any) -> Shape:
         except ValueError:  # lists of different lengths
             numbers = np.zeros((0, 0))
         if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iuf") or not np.isfinite(numbers).all():
-            raise BadShape(f"polygon {polygon!r:.60} is not [x, y, x, y, ...] in finite numbers")
+            raise BadShape(f"polygon {short(polygon)} is not [x, y, x, y, ...] in finite numbers")
         if len(numbers) % 2:
             raise BadShape(f"polygon of {len(numbers)} numbers: x and y come in pairs")
         if len(numbers) >= 6:
@@ -85,7 +86,7 @@ def check_shape(shape: Shape, size: Size) -> None:
 def _parse_runs(stated: dict[Any, Any]) -> Shape:
     size, counts = stated.get("size"), stated.get("counts")
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
-        raise BadShape(f"run lengths for a size of {size!r:.60}, not [height, width]")
+        raise BadShape(f"run lengths for a size of {short(size)}, not [height, width]")
     if isinstance(counts, str):
         runs = _decode_counts(counts)
     else:
@@ -94,10 +95,12 @@ def _parse_runs(stated: dict[Any, Any]) -> Shape:
         except ValueError:
             runs = np.zeros(0)
         if not isinstance(counts, list) or runs.ndim != 1 or runs.dtype.kind not in "iu":
-            raise BadShape(f"run lengths {counts!r:.60} are neither whole numbers nor a text")
+            raise BadShape(f"run lengths {short(counts)} are neither whole numbers nor a text")
         runs = runs.astype(np.int64)
     if (runs < 0).any() or runs.astype(object).sum() != size[0] * size[1]:
-        raise BadShape(f"run lengths do not add up to the {size[0] * size[1]} pixels of {size[1]}x{size[0]}")
+        raise BadShape(
+            f"run lengths do not add up to the {short(size[0] * size[1])} pixels of {short(size[1])}x{short(size[0])}"
+        )
     return Shape([], runs, (size[0], size[1]))
 
 
@@ -109,7 +112,7 @@ def _decode_counts(text: str) -> np.ndarray:
     for character in text:
         code = ord(character) - 48
         if not 0 <= code < 64 or shift >= 5 * _LONGEST_RUN_CODE:
-            raise BadShape(f"run lengths: {text!r:.60} is not such a text")
+            raise BadShape(f"run lengths: {short(text)} is not such a text")
         value |= (code & 31) << shift
         shift += 5
         if code & 32:  # more characters of this run follow
@@ -117,9 +120,11 @@ def _decode_counts(text: str) -> np.ndarray:
         if code & 16:  # negative
             value -= 1 << shift
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        if abs(runs[-1]) >= 1 << 5 * _LONGEST_RUN_CODE:
+            raise BadShape(f"run lengths: {short(text)} holds a run longer than any image")
         value = shift = 0
     if shift:
-        raise BadShape(f"run lengths: {text!r:.60} ends within a number")
+        raise BadShape(f"run lengths: {short(text)} ends within a number")
     return np.array(runs, np.int64)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from transfer.data.class_folder import class_root
 from transfer.data.class_names import check_class_names, nearest_name
 from transfer.data.classification_dataset import ClassBuilder, LabelledImages
+from transfer.data.strangers import short, whole_number
 from transfer.data.table_builder import Fault, UnusableFile
 from transfer.types import UserError
 
@@ -141,8 +142,8 @@ def read_categories(path: Path) -> list[str]:
     pairs = [line.rsplit(None, 1) for line in lines]
     if not all(len(pair) == 2 and _NUMBER.fullmatch(pair[1]) for pair in pairs):
         return lines
-    numbered = {int(number): name for name, number in pairs}
-    if sorted(numbered) != list(range(len(pairs))):
+    numbered = {whole_number(number): name for name, number in pairs}
+    if set(numbered) != set(range(len(pairs))):
         missing = [str(number) for number in range(len(pairs)) if number not in numbered]
         raise UserError(
             f"{path}: the numbers of its {len(pairs)} classes must be 0 to {len(pairs) - 1}, each once; missing: "
@@ -171,10 +172,11 @@ def _checked_categories(names: Sequence[str] | None) -> tuple[str, ...] | None:
     except UserError as error:
         raise UserError(str(error).replace("class_names", "categories")) from None
     # "3" as a name at another place than 3 would make the label 3 mean two things
-    wrong = [name for place, name in enumerate(checked or ()) if _NUMBER.fullmatch(name) and int(name) != place]
+    places = enumerate(checked or ())
+    wrong = [name for place, name in places if _NUMBER.fullmatch(name) and whole_number(name) != place]
     if wrong:
         raise UserError(
-            f"categories holds {wrong[0]!r} at another place than {wrong[0]}: a label {wrong[0]} would mean two "
+            f"categories holds {short(wrong[0])} at another place than {wrong[0]:.40}: such a label would mean two "
             "classes; give such classes other names"
         )
     return checked
@@ -235,7 +237,9 @@ def _below_root(entry: str) -> tuple[str, str | None]:
 
 def _class_of(label: str, categories: Sequence[str] | None, known: set[str] | None) -> tuple[str, str | None]:
     """The class's name, and what is wrong with the label."""
-    number = int(label) if _NUMBER.fullmatch(label) else None
+    number = whole_number(label) if _NUMBER.fullmatch(label) else None
+    if number is None and _NUMBER.fullmatch(label):
+        return label, f"label {label:.40} has {len(label)} digits: it is the number of no class"
     if number is not None and number < 0:
         return label, f"label {label}: numbers of classes begin at 0"
     if categories is None:

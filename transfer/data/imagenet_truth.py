@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transfer.data.strangers import whole_number
 from transfer.types import UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -148,10 +149,11 @@ def _from_pairs(path: Path, pairs: Sequence[Sequence[str]], wnids: Callable[[], 
         name, label = pair[0].replace("\\", "/").rpartition("/")[2], pair[1]
         if label.isdecimal():
             known = wnids() if known is None else known
-            if int(label) >= len(known):
-                problems.append(f"{name} {label}: there are {len(known)} classes, which count from 0")
+            number = whole_number(label)
+            if number is None or number >= len(known):
+                problems.append(f"{name:.80} {label:.40}: there are {len(known)} classes, which count from 0")
                 continue
-            label = known[int(label)]
+            label = known[number]
         elif not WNID.fullmatch(label):
             problems.append(f"{name} {label!r:.40}: neither a wnid nor a number")
             continue
@@ -174,9 +176,9 @@ def _from_column(path: Path, column: Sequence[str], root: Path) -> list[str]:
         raise UserError(_told(path, wrong))
     synsets = _devkit_order(path, root)
     wrong = [
-        f"line {number}: class {each} is not in the devkit's order"
+        f"line {number}: class {each:.40} is not in the devkit's order"
         for number, each in enumerate(column, 1)
-        if int(each) not in synsets
+        if whole_number(each) not in synsets
     ]
     if wrong:
         raise UserError(_told(path, wrong))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from transfer.data.class_names import check_class_names, check_rename, nearest_name
+from transfer.data.class_names import check_class_names, check_rename, nearest_name, refuse_unusable
 from transfer.data.mask_dataset import MOST_CLASSES
 from transfer.data.table_builder import Fault
 from transfer.types import IGNORED_PIXEL, UserError
@@ -127,6 +127,7 @@ def labels_of(
     new_names = {name: renamed.get(name, name) for name in declared}
     if known is None:
         known = tuple(dict.fromkeys(name for name in new_names.values() if name is not None))
+        refuse_unusable(known, source)
         if not known:
             problems.append("no classes are left: rename= ignores all of them")
     unknown = {old: new for old, new in new_names.items() if new is not None and new not in known}

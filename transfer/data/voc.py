@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer.data.listing import ImageFolder, find_name
+from transfer.data.strangers import read_bounded
 from transfer.data.table import TableDataset
 from transfer.data.table_builder import Fault, Origin, TableBuilder, UnusableFile
-from transfer.data.voc_xml import BadObject, BadXML, parse_voc_xml
+from transfer.data.voc_xml import MAX_XML_BYTES, BadObject, BadXML, parse_voc_xml
 from transfer.types import UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -268,7 +269,7 @@ def _xml_folders(root: Path) -> tuple[Path, Path]:
 def _read_xml(builder: TableBuilder, path: Path, listing: ImageFolder, *, image_id: str) -> None:
     """One XML file and its image into the builder, or a problem."""
     try:
-        annotation = parse_voc_xml(path.read_bytes())
+        annotation = parse_voc_xml(read_bounded(path, MAX_XML_BYTES))
     except BadXML as error:
         code = "object-faulty" if isinstance(error, BadObject) else "xml-unreadable"
         builder.fault(code, str(path), str(error), image=listing.find(path.stem))

@@ -21,9 +21,10 @@ from defusedxml.ElementTree import fromstring
 from transfer.data.table_builder import Box
 from transfer.types import Size
 
-MAX_XML_BYTES = 16 << 20
+MAX_XML_BYTES = 4 << 20
 
 _LARGEST = 1 << 31
+_DEEPEST = 50
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -72,6 +73,11 @@ def voc_root(data: bytes) -> Element:
         raise BadXML(f"declares a document type or entities, which are refused ({type(error).__name__})") from None
     except (ParseError, ValueError, LookupError) as error:  # LookupError: an encoding Python does not know
         raise BadXML(f"is not well-formed XML: {error}") from None
+    level, depth = [root], 1
+    while level:  # what copies or writes a tree follows it by recursion
+        if depth > _DEEPEST:
+            raise BadXML(f"has elements in elements, more than {_DEEPEST} deep")
+        level, depth = [child for element in level for child in element], depth + 1
     if root.tag != "annotation":
         raise BadXML(f"is not a VOC annotation: its root is <{root.tag}>, not <annotation>")
     return root

@@ -17,9 +17,10 @@ from pathlib import Path, PurePath
 
 from transfer.data.image import BrokenSample, image_size
 from transfer.data.listing import find_name
+from transfer.data.strangers import read_bounded
 from transfer.data.table import TableDataset
 from transfer.data.table_builder import Box, TableBuilder
-from transfer.data.yolo_labels import YOLOObject, parse_labels
+from transfer.data.yolo_labels import MAX_LABEL_BYTES, YOLOObject, parse_labels
 from transfer.data.yolo_layout import YOLOLayout, label_path, list_images, read_layout
 from transfer.types import UserError
 
@@ -116,7 +117,7 @@ def read_labels(layout: YOLOLayout, images: Sequence[str], source: str) -> list[
         path = os.path.join(folder, found or name)
         file = LabelFile(image, path, found is not None, [], [])
         try:
-            data = Path(path).read_bytes() if file.exists else b""
+            data = read_bounded(path, MAX_LABEL_BYTES) if file.exists else b""
         except OSError as error:
             file.faults.append((path, f"cannot be read: {error.strerror or error}"))
         else:

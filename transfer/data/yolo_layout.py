@@ -12,13 +12,15 @@ Deviations: a relative `path:` is looked up beside data.yaml, then in the workin
 (the data moved) gives way to the folder of data.yaml, with a line in the log. Listed images may also be relative to the
 list's folder or to the data set's root without a leading "./". GIF counts as an image, as in the rest of this project.
 
-YAML is read by PyYAML's safe loader (it comes with mmengine), which makes plain values only.
+YAML is read by PyYAML's safe loader (it comes with mmengine), which makes plain values only. Aliases (*name)
+are refused: with them a few lines stand for gigabytes.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +29,13 @@ from typing import Any
 from transfer.data.class_names import nearest_name
 from transfer.data.image import IMAGE_SUFFIXES
 from transfer.data.listing import find_name
+from transfer.data.strangers import short, whole_number
 from transfer.types import UserError
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_YAML_BYTES = 16 << 20
+_MOST_CLASSES = 100_000
+_MOST_KEYPOINTS = 10_000
 _SPLITS = ("train", "val", "test", "valid", "validation", "minival")
 _NO_SPLITS = ("path", "names", "nc", "download", "yaml_file", "kpt_shape", "flip_idx", "channels")
 _ALIASES = ("val", "valid", "validation")
@@ -74,7 +79,7 @@ def read_layout(root: str | Path) -> YOLOLayout:
             entries = [value] if isinstance(value, str) else value
             sound = isinstance(entries, list) and entries and all(isinstance(entry, str) and entry for entry in entries)
             if key in _SPLITS and not sound:
-                problems.append(f"{key}: {value!r:.80} is not a path or a list of paths")
+                problems.append(f"{key}: {short(value)} is not a path or a list of paths")
             elif sound and (key in _SPLITS or all(_find(folder, entry) for entry in entries)):
                 splits[key] = tuple(entries)
     if not any(splits.values()) and not problems:
@@ -93,17 +98,25 @@ def load_yaml(file: Path) -> dict[Any, Any]:
     """
     import yaml  # type: ignore[import-untyped]  # here: reading another format does not need it
 
+    class _WithoutAliases(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise UserError(f"{file}: uses aliases (*name), which are refused: write out what they stand for")
+            return super().compose_node(parent, index)
+
     try:
         data = file.read_bytes()
         if len(data) > _MAX_YAML_BYTES:
             raise UserError(f"{file}: has {len(data)} bytes; the limit is {_MAX_YAML_BYTES}")
-        content = yaml.safe_load(data)
+        content = yaml.load(data, Loader=_WithoutAliases)
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None
     except UserError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-01
         raise UserError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # PyYAML raises anything: !!int '' IndexError, !!bool 7 KeyError
+        raise UserError(f"{file}: is not YAML: a value does not fit its tag ({type(error).__name__})") from None
     if not isinstance(content, dict):
         found = "is empty" if content is None else f"holds a {type(content).__name__}"
         raise UserError(f"{file}: {found}; it needs keys such as:{_EXAMPLE}")
@@ -193,28 +206,28 @@ def _yaml_file(root: Path) -> Path:
 def _names(content: Mapping[Any, Any], problems: list[str]) -> dict[int, str]:
     """Class index -> name; what is wrong goes to `problems`."""
     stated, count = content.get("names"), content.get("nc")
-    if count is not None and (type(count) is not int or count < 1):
-        problems.append(f"nc: {count!r:.80} is not a number of classes")
+    if count is not None and (type(count) is not int or not 1 <= count <= _MOST_CLASSES):
+        problems.append(f"nc: {short(count)} is not a number of classes, 1 to {_MOST_CLASSES}")
         count = None
     if stated is None and count is not None:
         return {index: f"class_{index}" for index in range(count)}
     if isinstance(stated, list):
         stated = dict(enumerate(stated))
     if not isinstance(stated, dict) or not stated:
-        problems.append(f"names: {stated!r:.80} is not a list of class names or a mapping from index to name")
+        problems.append(f"names: {short(stated)} is not a list of class names or a mapping from index to name")
         return {}
     names: dict[int, str] = {}
     for key, name in stated.items():
-        index = int(key) if isinstance(key, str) and key.isdecimal() else key
-        if type(index) is not int or index < 0 or index in names:
-            problems.append(f"names: {key!r} is no class index, or is given twice")
-        elif type(name) is int:
+        index = whole_number(key) if isinstance(key, str) and key.isdecimal() else key
+        if type(index) is not int or not 0 <= index < _MOST_CLASSES or index in names:
+            problems.append(f"names: {short(key)} is no class index, or is given twice")
+        elif type(name) is int and abs(name) < 1 << 63:
             names[index] = str(name)
         elif not isinstance(name, str) or not name.strip():
-            problems.append(f"names: class {index} is {name!r}, not text: put the name in quotes")
+            problems.append(f"names: class {index} is {short(name)}, not text: put the name in quotes")
         else:
             names[index] = name.strip()
-    twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    twice = sorted(name for name, times in Counter(names.values()).items() if times > 1)
     if twice:
         problems.append(f"names: {', '.join(map(repr, twice))} stands for more than one class")
     if count is not None and count != len(stated):
@@ -226,8 +239,12 @@ def _keypoint_values(shape: Any, problems: list[str]) -> int:
     """Numbers after each box; `shape` is [points, numbers a point] in pose data."""
     if shape is None:
         return 0
-    if not isinstance(shape, list) or len(shape) != 2 or not all(type(side) is int and side > 0 for side in shape):
-        problems.append(f"kpt_shape: {shape!r:.80} is not [points, numbers a point]")
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 2
+        or not all(type(side) is int and 0 < side <= _MOST_KEYPOINTS for side in shape)
+    ):
+        problems.append(f"kpt_shape: {short(shape)} is not [points, numbers a point]")
         return 0
     return int(shape[0] * shape[1])
 
@@ -238,12 +255,12 @@ def _root(file: Path, stated: Any, problems: list[str]) -> Path:
     if stated is None or stated == "":
         return here
     if not isinstance(stated, str):
-        problems.append(f"path: {stated!r:.80} is not a path")
+        problems.append(f"path: {short(stated)} is not a path")
         return here
     for candidate in (here / stated, Path(stated)):
-        if candidate.is_dir():
+        if os.path.isdir(candidate):  # unlike Path.is_dir, False for a name that is too long
             return candidate
-    _LOGGER.warning("%s: path: %r does not exist; taking the file's own folder", file, stated)
+    _LOGGER.warning("%s: path: %s does not exist; taking the file's own folder", file, short(stated))
     return here
 
 
@@ -263,7 +280,10 @@ def _find(root: Path, entry: str) -> Path | None:
 def _tidy(folder: str) -> str:
     """The folder's path without "..", where that is the same folder: an image listed in two ways is one image."""
     plain = os.path.normpath(folder)
-    return plain if os.path.isdir(plain) and os.path.samefile(plain, folder) else folder
+    try:
+        return plain if os.path.isdir(plain) and os.path.samefile(plain, folder) else folder
+    except (OSError, ValueError):  # it leads through what is not there, or is no path: too long, with a zero byte
+        return folder
 
 
 def _walk(folder: Path) -> list[str]:

@@ -11,6 +11,8 @@ A checkpoint is a dict with:
     backbone: input statistics and origin, plain types
     metrics, measured_at: last evaluation, plain types, and its iteration
     versions: of the libraries that wrote it
+    git: commit of the code, with "+changes"; None outside of git
+    data: fingerprints of the training and the test set, see `transfer.provenance.fingerprint`
     schedule, early_stopping: state dicts of what listens to measured figures
     card: parameters of the network, multiply-adds of its backbone and at which size
 """
@@ -28,6 +30,7 @@ from typing import Any
 
 import torch
 
+from transfer.engine.checkpoint_fields import wrong_fields
 from transfer.types import UserError
 
 FORMAT = "trickstack/1"
@@ -63,7 +66,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Args:
         path: a file that `save_checkpoint` wrote.
     Raises:
-        UserError: missing, damaged (the member is named), not safe to load, or of another kind.
+        UserError: missing, damaged (the member is named), not safe to load, of another kind, or with fields that are
+            missing or of other types (each is named).
     """
     path = Path(path)
     if not path.is_file():
@@ -72,8 +76,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"{str(path)!r} is no checkpoint of this project, or is cut short: give a last.pth or best.pth")
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > path.stat().st_size:  # torch compresses nothing: a few kilobytes that stand for gigabytes
+                raise UserError(f"checkpoint {str(path)!r} would unpack to {unpacked} bytes, more than it has itself")
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # on damaged bytes zipfile raises of many kinds
         raise UserError(f"checkpoint {str(path)!r} is damaged: {error}; take another copy") from error
     if damaged is not None:
         raise UserError(f"checkpoint {str(path)!r} is damaged: its member {damaged!r} fails its checksum")
@@ -87,10 +96,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"checkpoint {str(path)!r} cannot be read: {type(error).__name__}: {error}") from error
     found = checkpoint.get("format") if isinstance(checkpoint, dict) else None
-    if found != FORMAT:
+    if not isinstance(found, str) or found != FORMAT:
+        said = repr(found[:80]) if isinstance(found, str) else type(found).__name__
         raise UserError(
-            f"{str(path)!r} is not a checkpoint of this project (format {found!r}, need {FORMAT!r}); plain backbone "
+            f"{str(path)!r} is not a checkpoint of this project (format {said}, need {FORMAT!r}); plain backbone "
             "weights go into the config as model.backbone.weights"
+        )
+    problems = wrong_fields(checkpoint, file_bytes=path.stat().st_size)
+    if problems:
+        raise UserError(
+            f"checkpoint {str(path)!r} is not as this project writes it: {'; '.join(problems)}. Take another copy"
         )
     return checkpoint
 
