@@ -7,6 +7,9 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from toy_task import ALONE, toy_run
 
 from transfer import training
 from transfer.assemble import build_run
-from transfer.engine.distributed import World, choose_device, world
+from transfer.engine.distributed import World, agree_on_attempt, choose_device, world
 from transfer.engine.train import Event, Step, train
 from transfer.types import UserError
 
@@ -36,7 +39,7 @@ def one_process(config: dict[str, Any], here: World) -> dict[str, Any]:
     seen: list[int] = []
     finished = train(run, lambda model: evaluator(model, seen.append), [hook])
     return {
-        "finished": finished,
+        "finished": bool(finished),
         "losses": losses,
         "images": images,
         "model": run.task.model.state_dict(),
@@ -120,14 +123,58 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
         assert here == ALONE
 
 
-def test_devices_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+def test_devices_that_are_refused() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(UserError, match="made for cpu and cuda"):
         choose_device("meta")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="share one GPU"):
-        choose_device("cuda:0")
+
+
+def test_an_attempt_is_agreed_on_whatever_earlier_ones_left_in_the_store() -> None:
+    """Processes come one after another, and find the words of those that died."""
+    store, names = torch.distributed.HashStore(), []
+
+    def come(rank: int) -> str:
+        time.sleep(0.03 * rank)
+        return agree_on_attempt(store, rank, 3)
+
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(come, range(3)))
+        assert len(set(found)) == 1
+        names.append(found[0])
+        store.set("came/2", "died before the others came")
+    assert len(set(names)) == 3
+
+
+def test_a_process_that_does_not_come_is_not_awaited_for_ever() -> None:
+    for rank in (0, 1):
+        store = torch.distributed.HashStore()
+        store.set_timeout(timedelta(seconds=0.05))
+        with pytest.raises(torch.distributed.DistStoreError):
+            agree_on_attempt(store, rank, 2)
+        if rank:
+            store.set("attempt", "of those who died")
+            with pytest.raises(torch.distributed.DistStoreError, match="no agreement"):
+                agree_on_attempt(store, rank, 2, timedelta(seconds=0.05))
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        given = {
+            "WORLD_SIZE": "2",
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        message = rf"process 0 of 2 did not meet the others at 127\.0\.0\.1:{port}: .*taken"
+        with pytest.raises(UserError, match=message), world("cpu"):
+            pass
 
 
 def test_every_buffer_comes_from_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:

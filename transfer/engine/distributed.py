@@ -1,17 +1,20 @@
-"""The processes of a run: one, or as many as torchrun starts (one a GPU; gloo where there is no GPU)."""
+"""The processes of a run: one, or as many as torchrun or srun starts (one a GPU; gloo where there is no GPU)."""
 
 from __future__ import annotations
 
-import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from transfer.engine.launch import Place, launched_place
 from transfer.types import UserError
 
 
@@ -50,6 +53,20 @@ class World:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
 
+    def check_same(self, what: str, value: str) -> None:
+        """Make sure that all processes were given the same; called on all of them.
+
+        Raises:
+            UserError: on every process, where one of them has another value than process 0.
+        """
+        values = self.gather(value)
+        others = self.broadcast([rank for rank, other in enumerate(values) if other != values[0]])
+        if others:
+            raise UserError(
+                f"{what} of process 0 differs from that of {', '.join(map(str, others))}: all processes of a run need "
+                "the same files and the same command; for several runs at a time set WORLD_SIZE=1"
+            )
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any process."""
         if self.size == 1:
@@ -59,12 +76,16 @@ class World:
         return bool(count.item() > 0)
 
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
+def choose_device(name: str, place: Place | None = None) -> torch.device:
     """The device of a name: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
 
+    Args:
+        name: as above.
+        place: of this process among those that run together, each on a GPU of its own; None: it is alone.
     Raises:
         UserError: no such device here.
     """
+    place = Place() if place is None else place
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -73,12 +94,15 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         raise UserError(f"--device {name!r} is not a device: give auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {name!r}: training and tests are made for cpu and cuda; give one of them")
-    if device.type == "cuda" and device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"--device {name!r}: all of torchrun's processes would share one GPU; give cuda")
+    if device.type == "cuda" and device.index is not None and place.size > 1:
+        raise UserError(f"--device {name!r}: all {place.size} processes would share one GPU; give cuda")
     if device.type == "cuda":
-        index = device.index if device.index is not None else local_rank
-        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-            raise UserError(f"--device {name!r}: {torch.cuda.device_count()} CUDA devices are usable here; give cpu")
+        usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = device.index if device.index is not None else place.local_rank
+        if place.by_slurm and usable:
+            index %= usable  # Slurm may show each task its own GPUs alone, counted from 0
+        if index >= usable:
+            raise UserError(f"--device {name!r}: {usable} CUDA devices are usable here; give cpu")
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
     return device
@@ -86,26 +110,67 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 @contextmanager
 def world(device_name: str = "auto") -> Iterator[World]:
-    """Join the processes that torchrun started, or be alone; leaves them at the end.
+    """Join the processes that were started together, or be alone; leaves them at the end.
 
     Args:
         device_name: see `choose_device`.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield World(0, 1, choose_device(device_name))
+    place = launched_place()
+    device = choose_device(device_name, place)
+    if place.size == 1:
+        yield World(0, 1, device)
         return
-    if "RANK" not in os.environ:
-        raise UserError(f"WORLD_SIZE={size} is set but RANK is not: start several processes with torchrun")
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    device = choose_device(device_name, local_rank)
-    # A prefix of its own for each restart by torchrun: under torch 2.14 the addresses of the processes that died are
-    # found in the store otherwise, and gloo waits for them.
-    store, _, _ = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    _join(place, "nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(rank, size, device)
+        yield World(place.rank, place.size, device)
     finally:
         dist.destroy_process_group()
+
+
+def _join(place: Place, backend: str) -> None:
+    """Raises: UserError where the processes do not find each other."""
+    meet = f"{place.address}:{place.port}"
+    try:
+        store, _, _ = next(dist.rendezvous(f"tcp://{meet}" if place.by_slurm else "env://", place.rank, place.size))
+        # A prefix of its own for each attempt: torchrun's store outlives its workers (torch 2.14), and gloo would wait
+        # for processes whose addresses it finds there though they are dead.
+        attempt = agree_on_attempt(dist.PrefixStore("attempts", store), place.rank, place.size)
+        dist.init_process_group(backend, store=dist.PrefixStore(attempt, store), rank=place.rank, world_size=place.size)
+    except dist.DistError as error:
+        raise UserError(
+            f"process {place.rank} of {place.size} did not meet the others at {meet}: {error}. Were all started, with "
+            "the same address? Is the port taken by another run (give another), or closed by a firewall?"
+        ) from error
+
+
+def agree_on_attempt(store: dist.Store, rank: int, size: int, timeout: timedelta = timedelta(minutes=30)) -> str:
+    """A name that all processes of this attempt have, and none of an earlier one had.
+
+    TORCHELASTIC_RESTART_COUNT would not do: each node counts the failures of its own workers alone. Each process says
+    a random word; process 0 repeats all it heard beside its own, until every other one has found itself in that.
+
+    Args:
+        store: of this attempt and possibly of earlier ones.
+        rank: of this process.
+        size: number of processes.
+        timeout: how long the others are awaited; the store has one of its own for a word that was never said.
+    Raises:
+        torch.distributed.DistError: a process does not come within the time.
+    """
+    own, deadline = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
+    if rank:
+        store.set(f"came/{rank}", own)
+    while time.monotonic() < deadline:
+        if rank:
+            attempt, *met = store.get("attempt").decode().split()
+            if own in met:
+                store.set(f"agreed/{rank}", attempt)
+                return attempt
+        else:
+            came = [store.get(f"came/{other}").decode() for other in range(1, size)]
+            store.set("attempt", " ".join([own, *came]))
+            answers = [f"agreed/{other}" for other in range(1, size)]
+            if store.check(answers) and all(store.get(answer).decode() == own for answer in answers):
+                return own
+        time.sleep(0.01)
+    raise dist.DistStoreError(f"no agreement within {timeout}")

@@ -153,8 +153,9 @@ class SSDCriterion:
         rows = torch.cat([assigned.positives, torch.nonzero(negatives.flatten()).flatten()])
         others = len(rows) - len(assigned.positives)
         background = assigned.labels.new_full((others,), logits.shape[2] - 1)
+        chosen = logits.flatten(0, 1)[rows]
         return soft_cross_entropy(
-            logits.flatten(0, 1)[rows].float(),
+            chosen.float() if chosen.element_size() < 4 else chosen,
             torch.cat([assigned.labels, background]),
             smoothing=self.label_smoothing,
             weights=torch.cat([assigned.weights, assigned.weights.new_ones(others)]),
@@ -163,8 +164,9 @@ class SSDCriterion:
     def _box(self, output: SSDOutput, assigned: SSDAssignment) -> Tensor:
         references = output.default_boxes.boxes[assigned.positives % len(output.default_boxes)]
         wanted = encode_boxes(assigned.boxes, references, BOX_CODE)
-        deltas = output.deltas.flatten(0, 1)[assigned.positives].float()
-        distances = F.smooth_l1_loss(deltas, wanted, reduction="none").sum(dim=1)  # [P]
+        deltas = output.deltas.flatten(0, 1)[assigned.positives]
+        deltas = deltas.float() if deltas.element_size() < 4 else deltas
+        distances = F.smooth_l1_loss(deltas, wanted.to(deltas.dtype), reduction="none").sum(dim=1)  # [P]
         return (distances * (assigned.weights * self.box_weight)).sum()
 
 
@@ -178,7 +180,7 @@ def hardest_negatives(logits: Tensor, possible: Tensor, counts: Tensor) -> Tenso
     Returns:
         [B, N] bool.
     """
-    logits = logits.float()
+    logits = logits.float() if logits.element_size() < 4 else logits
     hardness = (logits.logsumexp(dim=2) - logits[..., -1]).masked_fill(~possible, -torch.inf)
     order = hardness.argsort(dim=1, descending=True, stable=True)  # of equals the first
     ranks = torch.empty_like(order).scatter_(

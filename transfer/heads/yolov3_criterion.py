@@ -148,7 +148,8 @@ class YOLOv3Criterion:
     def __call__(self, output: YOLOv3Output, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Args: the model's output and the targets of its images. Returns: scalar losses named `loss_*`."""
         assigned = self.assign(output, targets)
-        positives = output.raw.flatten(0, 1)[assigned.positives].float()  # [P, 5 + K]
+        positives = output.raw.flatten(0, 1)[assigned.positives]  # [P, 5 + K]
+        positives = positives.float() if positives.element_size() < 4 else positives
         losses = {
             "loss_objectness": self._objectness(output.raw[..., OBJECTNESS].flatten(), assigned),
             **self._box(positives[:, BOX], assigned, output.grid, targets),
@@ -272,7 +273,7 @@ class YOLOv3Criterion:
         sides = assigned.boxes[:, 2:] - assigned.boxes[:, :2]
         weights = weights * (2 - sides.prod(dim=1) / areas[assigned.images])
         offsets, log_sides = slots.encode(assigned.boxes)
-        center = F.binary_cross_entropy_with_logits(raw[:, :2], offsets, reduction="none").sum(dim=1)
+        center = F.binary_cross_entropy_with_logits(raw[:, :2], offsets.to(raw.dtype), reduction="none").sum(dim=1)
         size = (raw[:, 2:] - log_sides).abs().sum(dim=1)
         return {"loss_center": (center * weights).sum(), "loss_size": (size * weights).sum()}
 

@@ -58,6 +58,7 @@ class BinaryLoss:
             Of that shape.
         """
         logits = logits.float() if logits.element_size() < 4 else logits
+        targets = targets.to(logits.dtype)  # torch computes float64 logits in the targets' float32 otherwise
         if self.kind == "bce":
             return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         alpha = -1 if self.alpha is None else self.alpha  # torchvision's sign for "no alpha"

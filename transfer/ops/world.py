@@ -18,10 +18,12 @@ def mean_over_processes(value: float | Tensor, device: torch.device) -> Tensor:
         value: a count of this process.
         device: where the result is wanted.
     Returns:
-        Scalar float32 tensor without gradient.
+        Scalar tensor without gradient: float64 where the value is such a tensor, else float32.
     """
-    total = torch.as_tensor(value, dtype=torch.float32, device=device).detach().clone()
+    # Summed in float64: in float32 the sum would depend on how the images are shared out.
+    total = torch.as_tensor(value, device=device).detach().to(torch.float64, copy=True)
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(total)
         total /= dist.get_world_size()
-    return total
+    is_double = isinstance(value, Tensor) and value.dtype == torch.float64
+    return total if is_double else total.float()
