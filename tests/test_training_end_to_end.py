@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import io
 import json
+import math
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +197,40 @@ def test_interrupted_by_the_user_and_resumed_it_ends_as_an_unbroken_run(
     code, errors = run_tool(*command, "--resume")
     assert code == 2
     assert "at its end already" in errors
+
+
+def test_one_command_again_and_again_ends_with_one_finished_run(
+    finished_run: Path, tiny_config_file: Path, tmp_path: Path, run_tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a scheduler gives it: --resume auto with a time limit."""
+    command = ("train_det", tiny_config_file, "--work-dir", tmp_path, "--device", "cpu", "--resume", "auto")
+    clock = time.monotonic
+
+    class Slow(ProgressLog):
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if isinstance(event, Step) and event.iteration == 3:
+                monkeypatch.setattr(time, "monotonic", lambda: math.inf)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "ProgressLog", Slow)
+        code, errors = run_tool(*command, "--time-limit", "10:00:00")
+    monkeypatch.setattr(time, "monotonic", clock)
+    assert code == 0
+    assert "nothing to go on with" in errors
+    assert "out of time; go on with the same command and --resume" in errors
+    assert load_checkpoint(tmp_path / "tiny" / "001" / "last.pth")["iteration"] == 3
+    code, errors = run_tool(*command, "--time-limit", "10:00:00")
+    assert code == 0
+    assert "going on from iteration 3 of 8" in errors
+    assert read_json(tmp_path / "tiny" / "001" / "results.json") == read_json(finished_run / "results.json")
+    code, errors = run_tool(*command)
+    assert code == 0
+    assert "at its end already" in errors
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["001"]
+    code, errors = run_tool(*command, "--time-limit", "1:xx")
+    assert code == 2
+    assert "must be a time above 0" in errors
 
 
 def test_from_another_checkpoint_a_run_branches_off_into_a_directory_of_its_own(
@@ -413,17 +450,16 @@ def test_a_checkpoints_config_runs_nothing(finished_run: Path, devkit: Path, tmp
 def test_a_restart_by_torchrun_goes_on_with_its_own_run(
     tiny_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def start(resume: str | None) -> bool:
-        return training.run(tiny_config, name="a", work_dir=tmp_path, device="cpu", resume=resume)
+    def start() -> bool:
+        return bool(training.run(tiny_config, name="a", work_dir=tmp_path, device="cpu"))
 
-    assert start(None)  # somebody's earlier run: not to be touched
+    assert start()  # somebody's earlier run: not to be touched
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    assert start(training.RESTARTED)  # had died before it saved anything: begins anew
+    assert start()  # has saved nothing yet: begins
+    assert start()  # restarted after its end: its own run is found, and nothing is left to do
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["001", "002"]
-    with pytest.raises(UserError, match="at its end already"):  # this time, its own run is found
-        start(training.RESTARTED)
-    monkeypatch.setattr(training, "_agent", lambda: "another host 1")
-    assert start(training.RESTARTED)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    assert start()
     assert (tmp_path / "a" / "003" / "results.json").is_file()
 
 
@@ -472,3 +508,21 @@ def test_predict_leaves_out_what_is_weaker_than_the_score(finished_run: Path, de
     middle = (min(everything) + max(everything)) / 2
     assert scores(middle) == [score for score in everything if score >= middle]
     assert scores(1.0) == []
+
+
+def test_a_full_disk_is_told_and_the_last_checkpoint_kept(
+    tiny_config_file: Path, tmp_path: Path, run_tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(ProgressLog):
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if isinstance(event, Step) and event.iteration == 6:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "ProgressLog", Full)
+        code, errors = run_tool("train_det", tiny_config_file, "--work-dir", tmp_path, "--device", "cpu")
+    assert code == 2
+    message = errors.splitlines()[-1]
+    assert "001': No space left on device; its last.pth is kept. Free the place and go on with --resume" in message
+    assert load_checkpoint(tmp_path / "tiny" / "001" / "last.pth")["iteration"] == 4

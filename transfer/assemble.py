@@ -37,6 +37,7 @@ from transfer.ops.box_voting import merge_predictions
 from transfer.optim.ema import EMA
 from transfer.optim.penalties import L1Penalty
 from transfer.optim.precision import Precision
+from transfer.provenance import fingerprint, git_state
 from transfer.types import AnyDataset, ClassificationDataset, DetectionDataset, UserError, task_of
 
 logger = logging.getLogger("trickstack")
@@ -319,6 +320,8 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
             "backbone": backbone.describe(),
             "card": _card(task.model, backbone),
             "versions": library_versions(),
+            "git": git_state(),
+            "data": {"train": fingerprint(data.train), "test": fingerprint(data.test)},
         },
     )
     return run, evaluator, data

@@ -16,8 +16,10 @@ from transfer.engine.distributed import World, choose_device
 from transfer.engine.hooks import json_text
 from transfer.engine.run_directory import new_run_directory, write_text_atomically
 from transfer.engine.train import MetricLike
+from transfer.engine.workers import end_workers
 from transfer.evaluator import DetectionEvaluator
 from transfer.metrics.detections import write_coco_detections
+from transfer.provenance import differences, fingerprint, git_state
 from transfer.restoring import differing_keys, restore
 from transfer.types import AnyDataset, UserError
 
@@ -52,11 +54,8 @@ def evaluate_checkpoint(
     checkpoint = load_checkpoint(path)
     if output is not None:
         make_folder(output)
-    changed = [
-        f"{name} {checkpoint['versions'].get(name)} -> {version}"
-        for name, version in library_versions().items()
-        if checkpoint["versions"].get(name) != version
-    ]
+    now = {**library_versions(), "git": git_state()}
+    changed = differences({**checkpoint["versions"], "git": checkpoint.get("git")}, now, list(now))
     if changed:
         logger.warning("other versions than in training, figures may differ a little: %s", ", ".join(changed))
     here = World(0, 1, choose_device(device))
@@ -78,13 +77,22 @@ def evaluate_checkpoint(
     if test_time is not None:
         config["loader"]["test_time"] = dict(test_time)
     dataset = _dataset(config, split, restored.class_names, trusted)
+    known = checkpoint.get("data", {}).get(split)
+    if known is not None and known != fingerprint(dataset):
+        logger.warning(
+            "other %s data than the run had (%s): figures cannot be compared with its own",
+            split, ", ".join(differences(known, fingerprint(dataset), ("images", "classes", "digest"))),
+        )  # fmt: skip
     evaluator = build_evaluator(config, restored.task, dataset, here, restored.trusted)
     folder = (  # before hours of measuring: it may not be writable
         Path(output)
         if output is not None
         else new_run_directory(Path(path).resolve().parent / "evaluation", option="--output")
     )
-    results = evaluator(restored.task.model, progress(len(dataset)))
+    try:
+        results = evaluator(restored.task.model, progress(len(dataset)))
+    finally:
+        end_workers(evaluator.loader)
     for result in results:
         logger.info("%s", result.table())
     facts = {

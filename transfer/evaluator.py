@@ -19,7 +19,7 @@ from transfer.engine.distributed import World
 from transfer.engine.evaluate import measure, predict_all
 from transfer.engine.task import ClassificationTask, DetectionTask, SegmentationTask
 from transfer.engine.train import MetricLike
-from transfer.engine.workers import end_workers
+from transfer.engine.workers import in_use
 from transfer.report.class_pages import page_of_classes
 from transfer.report.overlays import page_of_label_maps
 from transfer.report.pages import page_of_predictions, spread
@@ -37,6 +37,8 @@ from transfer.types import (
 class Evaluator(Protocol):
     """What a run asks of it."""
 
+    loader: Iterable[Batch]
+    """Of this process's share; its workers stay from one call to the next."""
     results: list[MetricLike]
     """Of the last call."""
 
@@ -115,7 +117,7 @@ class SegmentationEvaluator:
         """See `Evaluator`."""
         matrices = [metric.start(len(self.dataset.class_names)) for metric in self.metrics]
         kept: dict[int, np.ndarray] = {}
-        try:
+        with in_use(self.loader):
             for batch in self.loader:
                 batch = batch.to(self.world.device)
                 for target, label_map in zip(batch.targets, self.task.predict(model, batch), strict=True):
@@ -126,9 +128,6 @@ class SegmentationEvaluator:
                     if target.index in self.drawn:
                         kept[target.index] = labels
                 on_batch(len(batch.targets))
-        except BaseException:
-            end_workers(self.loader)  # otherwise they wait for the next evaluation
-            raise
         self._together(matrices, kept)
         return self.results
 
@@ -186,7 +185,7 @@ class ClassificationEvaluator:
         counts = [metric.start(len(self.dataset.class_names)) for metric in self.metrics]
         kept: dict[int, np.ndarray] = {}
         wrong: list[tuple[float, int, np.ndarray]] = []  # the surest mistakes: (score, image, scores)
-        try:
+        with in_use(self.loader):
             for batch in self.loader:
                 batch = batch.to(self.world.device)
                 scores = torch.stack([each.scores for each in self.task.predict(model, batch)]).numpy()  # [B, K]
@@ -200,9 +199,6 @@ class ClassificationEvaluator:
                         wrong.append((float(row.max()), target.index, row))
                 wrong = sorted(wrong, key=lambda each: (-each[0], each[1]))[: self.pictures]
                 on_batch(len(batch.targets))
-        except BaseException:
-            end_workers(self.loader)  # otherwise they wait for the next evaluation
-            raise
         self._together(counts, kept, wrong)
         return self.results
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
+import re
+import time
 from pathlib import Path
 
 PURPOSES = {"detection": "a detector", "segmentation": "a segmenter", "classification": "a classifier"}
@@ -35,9 +36,24 @@ def parse_arguments(task: str) -> argparse.Namespace:
         nargs="?",
         const="latest",
         metavar="CHECKPOINT",
-        help="go on with the latest run, or with a checkpoint",
+        help="go on with the latest run; or with a checkpoint; or, with 'auto', with the newest run, begin one where "
+        "there is nothing to go on with, and leave one alone that is at its end",
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=_seconds,
+        metavar="H:MM:SS",
+        help="after this time the run saves, stops and exits with 0; go on with --resume",
     )
     return parser.parse_args()
+
+
+def _seconds(text: str) -> float:
+    """ "1:30:00", "90:00" or "5400" to seconds."""
+    parts = text.split(":")
+    if not 1 <= len(parts) <= 3 or not all(re.fullmatch(r"[0-9]+", part) for part in parts) or not any(map(int, parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a time above 0 as H:MM:SS, MM:SS or seconds")
+    return float(sum(int(part) * 60**power for power, part in enumerate(reversed(parts))))
 
 
 def main(arguments: argparse.Namespace, task: str) -> int:
@@ -46,13 +62,16 @@ def main(arguments: argparse.Namespace, task: str) -> int:
     Raises:
         UserError: what the user can mend, a config of another task among it.
     """
+    deadline = None if arguments.time_limit is None else time.monotonic() + arguments.time_limit
     from transfer import training
     from transfer.assemble import set_data_root, task_name
     from transfer.build import apply_override, load_config
     from transfer.cli import configure_logging
+    from transfer.engine.launch import launched_place
+    from transfer.engine.train import Ending
     from transfer.types import UserError
 
-    configure_logging(is_main=os.environ.get("RANK", "0") == "0")
+    configure_logging(is_main=launched_place().rank == 0)
     config = load_config(arguments.config, arguments.cfg_options)
     if (other := task_name(config)) != task:
         raise UserError(f"config {arguments.config}: its task is {other}; run {TOOLS[other]} {arguments.config}")
@@ -60,14 +79,14 @@ def main(arguments: argparse.Namespace, task: str) -> int:
         apply_override(config, f"training.seed={arguments.seed}")
     if arguments.data is not None:
         set_data_root(config, arguments.data)
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # by torchrun, after a worker died
-    finished = training.run(
+    ending = training.run(
         config,
         name=Path(arguments.config).stem,
         work_dir=Path(arguments.work_dir),
         device=arguments.device,
-        resume=arguments.resume or (training.RESTARTED if restarted else None),
+        resume=arguments.resume,
+        deadline=deadline,
     )
-    if not finished:
-        logging.getLogger("trickstack").info("stopped; go on with the same command and --resume")
-    return 0 if finished else 130
+    if ending is not Ending.FINISHED:
+        logging.getLogger("trickstack").info("%s; go on with the same command and --resume", ending.value)
+    return 130 if ending is Ending.INTERRUPTED else 0

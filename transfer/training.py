@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
-import os
-import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,19 @@ from transfer.assemble import (
 )
 from transfer.build import Node, to_json
 from transfer.engine.checkpoint import Checkpoint, load_checkpoint
+from transfer.engine.determinism import deterministic
 from transfer.engine.distributed import World, world
 from transfer.engine.hooks import CheckpointKeeper, MetricsFile, ProgressLog, TensorBoard, json_text, logging_to_file
-from transfer.engine.run_directory import latest_run_directory, new_run_directory, write_text_atomically
-from transfer.engine.train import Evaluation, Event, Hook, MetricLike, Run, train
+from transfer.engine.restarts import agents_of, own_checkpoint, sign
+from transfer.engine.run_directory import (
+    claimed,
+    latest_run_directory,
+    new_run_directory,
+    newest_run_directory,
+    write_text_atomically,
+)
+from transfer.engine.train import Ending, Evaluation, Event, Hook, MetricLike, Run, train
+from transfer.engine.workers import end_workers
 from transfer.evaluator import Evaluator
 from transfer.preflight.preflight import preflight
 from transfer.preflight.report import errors_text, log_report, write_report
@@ -30,10 +40,9 @@ from transfer.types import UserError
 
 logger = logging.getLogger("trickstack")
 
-RESTARTED = "restarted by torchrun"
-"""For `resume`: go on with the run that the same torchrun began, or begin where it has saved nothing yet."""
-AGENT_FILE = ".torchrun"
-"""In a run directory: which torchrun began it."""
+AUTO = "auto"
+"""For `resume`: go on with the newest run, or begin one where there is none or it saved nothing; one that came to its
+end is left alone. The same command again and again, as schedulers give it, ends with one finished run."""
 
 
 def run(
@@ -43,7 +52,8 @@ def run(
     work_dir: Path = Path("runs"),
     device: str = "auto",
     resume: str | None = None,
-) -> bool:
+    deadline: float | None = None,
+) -> Ending:
     """Train as the config says; everything is left in WORK_DIR/NAME/NUMBER/.
 
     Args:
@@ -51,21 +61,32 @@ def run(
         name: of the config.
         work_dir: holds the runs of all configs.
         device: "auto", "cpu", "cuda", "cuda:N".
-        resume: None for a new run, "latest" for the config's latest, RESTARTED, or a checkpoint's path.
+        resume: None for a new run, "latest" for the config's latest, AUTO, or a checkpoint's path. Where the
+            same torchrun has saved a run already and started its workers anew, that one goes on, whatever is said here.
+        deadline: of `time.monotonic`; the run saves and stops at the first step that ends beyond it. None: no limit.
     Returns:
-        Whether the run came to its end (False: interrupted).
+        How the run ended: true where it came to its end.
     Raises:
         UserError: what the user can mend.
     """
-    with world(device) as here, logging_to_file() as log_to:
-        checkpoint, folder = _begin(config, work_dir / name, resume, here)
+    with contextlib.ExitStack() as to_end, world(device) as here, logging_to_file() as log_to:
+        here.check_same("the config", to_json(config))
+        agents = agents_of(here)
+        restarted = here.broadcast(own_checkpoint(work_dir / name, agents))
+        checkpoint, folder = _begin(config, work_dir / name, restarted or resume, here)
         started, evaluator, data = build_run(config, here)
+        to_end.callback(end_workers, evaluator.loader)
+        to_end.enter_context(deterministic(started.settings.deterministic))
         if checkpoint is not None:
             started.restore(checkpoint)
         if started.is_over and started.measured_at >= started.iteration:
             if folder is None or (folder / "results.json").is_file():
+                if resume == AUTO or restarted:
+                    logger.info("%s is at its end already (%d iterations)", folder, started.iteration)
+                    return Ending.FINISHED
                 raise UserError(f"--resume: the run is at its end already ({started.iteration} iterations)")
             started.measured_at = started.iteration - 1  # killed before it reported: the last evaluation is made again
+        started.deadline = deadline
         to_check = started.settings.preflight and checkpoint is None
         if not here.is_main:
             if to_check:
@@ -73,10 +94,10 @@ def run(
             return train(started, evaluator, [])
         if folder is None:
             folder = new_run_directory(work_dir / name)  # only now: nothing is left of a run that could not start
+        to_end.enter_context(claimed(folder))
         log_to(folder / "log.txt")
         write_text_atomically(folder / "config.json", to_json(config) + "\n")
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            write_text_atomically(folder / AGENT_FILE, _agent())
+        sign(folder, agents)
         logger.info(
             "run directory %s: %d images, %d iterations of %d, device %s",
             folder, len(data.train), started.total, started.per_epoch, here.device,
@@ -95,17 +116,33 @@ def run(
             CheckpointKeeper(folder),
             _Pictures(folder, evaluator, started.settings.pictures),
         ]
-        try:
-            finished = train(started, evaluator, hooks)
-        finally:
-            progress.close()
-            tensorboard.close()
+        with _full_disk_told(folder):
+            try:
+                ending = train(started, evaluator, hooks)
+            finally:
+                progress.close()
+                tensorboard.close()
         draw_curves(metrics_file, folder / "curves.png")
-        if finished:
+        if ending is Ending.FINISHED:
             logger.info("curves: %s", read_fitting(read_rows(metrics_file)))
             _report(folder, config, data, evaluator, here)
         logger.info("run directory %s", folder)
-        return finished
+        return ending
+
+
+@contextlib.contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Raises: UserError where the disk (or the user's quota) is full, saying what is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        kept = "its last.pth is kept" if (folder / "last.pth").is_file() else "it has saved nothing yet"
+        raise UserError(
+            f"{str(folder)!r}: {error.strerror}; {kept}. Free the place and go on with --resume, or give another "
+            "--work-dir"
+        ) from error
 
 
 def _check(started: Run, data: Data, folder: Path | None, here: World) -> None:
@@ -133,20 +170,14 @@ def _check(started: Run, data: Data, folder: Path | None, here: World) -> None:
         raise UserError(problem)
 
 
-def _begin(config: Node, root: Path, resume: str | None, here: World) -> tuple[Checkpoint | None, Path | None]:
+def _begin(config: Node, root: Path, resume: str | Path | None, here: World) -> tuple[Checkpoint | None, Path | None]:
     """The checkpoint to go on from, and the folder to go on in (None: a new one), or neither.
 
     A run goes on in its own folder from its last.pth; from any other checkpoint it branches off into a new one.
     """
-    if resume is None:
+    path = _checkpoint_of_all(root, resume, here)
+    if path is None:
         return None, None
-    if resume == RESTARTED:
-        own = here.broadcast(_saved_by_this_agent(root) if here.is_main else None)  # other nodes cannot tell
-        if own is None:
-            return None, None
-        path = Path(own)
-    else:
-        path = latest_run_directory(root) / "last.pth" if resume == "latest" else Path(resume)
     checkpoint = load_checkpoint(path)
     check_same_config(config, checkpoint, path)
     logger.info("going on from %s", path)
@@ -154,17 +185,26 @@ def _begin(config: Node, root: Path, resume: str | None, here: World) -> tuple[C
     return checkpoint, path.parent if own else None
 
 
-def _agent() -> str:
-    """The torchrun process that started this one: the same before and after a restart."""
-    return f"{socket.gethostname()} {os.getppid()}"
-
-
-def _saved_by_this_agent(root: Path) -> str | None:
-    """The last.pth of the run below `root` that this torchrun began; None where it saved nothing yet."""
-    for marker in sorted(root.glob(f"*/{AGENT_FILE}"), reverse=True):
-        if marker.read_text(encoding="utf-8") == _agent() and (marker.parent / "last.pth").is_file():
-            return str(marker.parent / "last.pth")
-    return None
+def _checkpoint_of_all(root: Path, resume: str | Path | None, here: World) -> Path | None:
+    """What process 0 finds for `resume`, on every process: a network's file system may show others an older state."""
+    found, problem = None, None
+    if here.is_main and resume is not None:
+        try:
+            if resume == "latest":
+                found = latest_run_directory(root) / "last.pth"
+            elif resume == AUTO:
+                newest = newest_run_directory(root)
+                found = newest / "last.pth" if newest is not None and (newest / "last.pth").is_file() else None
+                if found is None:
+                    logger.info("--resume auto: nothing to go on with in %s, a new run begins", root)
+            else:
+                found = Path(resume)
+        except UserError as error:
+            problem = str(error)
+    found, problem = here.broadcast((found, problem))
+    if problem is not None:
+        raise UserError(problem)
+    return found
 
 
 class _Pictures:
@@ -194,7 +234,10 @@ def _report(folder: Path, config: Node, data: Data, evaluator: Evaluator, here: 
         restored = restore(load_checkpoint(folder / name), here.device, trust=None)
         on_test = build_evaluator(config, restored.task, data.test, alone)
         logger.info("measuring %s on the test set (%d images)", name, len(data.test))
-        results: list[MetricLike] = on_test(restored.task.model)
+        try:
+            results: list[MetricLike] = on_test(restored.task.model)
+        finally:
+            end_workers(on_test.loader)
         on_test.draw(folder / "test_predictions.jpg")
         for result in results:
             logger.info("test set, %s:\n%s", name, result.table())

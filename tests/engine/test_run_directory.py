@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from transfer.engine.run_directory import latest_run_directory, new_run_directory, write_text_atomically
+from transfer.engine.run_directory import (
+    claimed,
+    latest_run_directory,
+    new_run_directory,
+    newest_run_directory,
+    write_text_atomically,
+)
 from transfer.types import UserError
 
 
@@ -73,3 +84,38 @@ def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
             write_text_atomically(path, "new\n")
     assert path.read_text(encoding="utf-8") == "old ä\n"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_newest_directory_may_hold_nothing_yet(tmp_path: Path) -> None:
+    assert newest_run_directory(tmp_path / "not there") is None
+    for name in ("002", "010", "9", "011x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "002" / "last.pth").touch()
+    assert newest_run_directory(tmp_path) == tmp_path / "010"
+    assert latest_run_directory(tmp_path) == tmp_path / "002"
+
+
+def _claim_and_wait(folder: Path, ready: Any) -> None:
+    with claimed(folder):
+        (folder / ".last.pth.1.part").touch()
+        ready.set()
+        signal.pause()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="starts its process by fork, which spares it the imports")
+def test_a_run_directory_is_written_by_one_process_until_that_dies(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    writer = context.Process(target=_claim_and_wait, args=(tmp_path, ready))
+    writer.start()
+    assert ready.wait(30)
+    with pytest.raises(UserError, match="another process is writing this run"), claimed(tmp_path):
+        raise AssertionError("must not come so far")
+    assert (tmp_path / ".last.pth.1.part").exists()  # it may be at work on it
+    os.kill(writer.pid or 0, signal.SIGKILL)
+    writer.join()
+    (tmp_path / "last.pth").touch()
+    with claimed(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]  # what was half written is gone
+    with claimed(tmp_path):
+        pass  # given back

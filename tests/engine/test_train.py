@@ -23,7 +23,7 @@ from transfer.engine.checkpoint import load_checkpoint
 from transfer.engine.distributed import World
 from transfer.engine.hooks import CheckpointKeeper, MetricsFile
 from transfer.engine.settings import TrainingSettings
-from transfer.engine.train import Evaluation, Event, Run, Saving, Step, train
+from transfer.engine.train import Ending, Evaluation, Event, Run, Saving, Step, train
 from transfer.types import UserError
 
 
@@ -505,5 +505,48 @@ def test_no_worker_outlives_the_run(
             train(run, evaluate, [])
         assert "Traceback" not in str(caught.value)
     else:
-        assert train(run, evaluate, [interrupt_after(3)] if stop == "interrupt" else []) == (stop == "end")
+        ending = train(run, evaluate, [interrupt_after(3)] if stop == "interrupt" else [])
+        assert ending is (Ending.FINISHED if stop == "end" else Ending.INTERRUPTED)
     assert not children()
+
+
+# Time limits
+
+
+def test_beyond_its_deadline_a_run_saves_and_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("transfer.engine.train.time.monotonic", lambda: now[0])
+
+    def tick(event: Event) -> None:
+        now[0] += isinstance(event, Step)
+
+    unbroken, run, events = toy_run(), toy_run(), Events()
+    assert train(unbroken, no_evaluation, []) is Ending.FINISHED
+    run.deadline = 2.5
+    assert train(run, no_evaluation, [tick, events]) is Ending.OUT_OF_TIME
+    assert [s.iteration for s in events.of(Step)] == [1, 2, 3]
+    assert [s.checkpoint["iteration"] for s in events.of(Saving)] == [3]
+    again = toy_run()
+    again.restore(events.of(Saving)[-1].checkpoint)
+    assert train(again, no_evaluation, []) is Ending.FINISHED
+    assert_same_bits(again.task.model.state_dict(), unbroken.task.model.state_dict())
+
+
+def test_an_evaluation_that_would_end_too_late_is_left_to_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("transfer.engine.train.time.monotonic", lambda: now[0])
+
+    def evaluate(model: nn.Module) -> Sequence[Result]:
+        now[0] += 10
+        return [Result(0.5)]
+
+    run, events = toy_run(), Events()
+    run.deadline = 15.0  # time for one evaluation, not for two
+    assert train(run, evaluate, [events]) is Ending.OUT_OF_TIME
+    assert [e.iteration for e in events.of(Evaluation)] == [4]
+    assert run.iteration == run.total == 8
+    again, more = toy_run(), Events()
+    again.restore(events.of(Saving)[-1].checkpoint)
+    again.deadline = now[0] + 1  # too little, but the evaluation comes first: each start brings the run on
+    assert train(again, evaluate, [more]) is Ending.FINISHED
+    assert [e.iteration for e in more.of(Evaluation)] == [8]

@@ -188,6 +188,7 @@ def make_loader(
     """
     if workers < 0 or prefetch < 1:
         raise UserError(f"make_loader: workers={workers} must be at least 0 and prefetch={prefetch} at least 1")
+    view.share_work(workers)
     return DataLoader(
         view,
         batch_sampler=batches,

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from torch.utils.data import Dataset
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
 
 from transfer.types import AnyDataset, Request, Sample, UserError
 
@@ -71,6 +73,16 @@ class TrainingView(Dataset[ViewedSample]):
         self.on_broken = on_broken
         self.combine = combine
         self.join = join
+        self.at_work: Tensor | None = None
+
+    def share_work(self, workers: int) -> None:
+        """Let worker processes note which image they are at, in memory that outlives them."""
+        self.at_work = torch.full((workers,), -1, dtype=torch.int64).share_memory_() if workers else None
+
+    def work_of(self, worker: int) -> str:
+        """What a worker process noted last, for a message: "while it prepared FILE"."""
+        index = -1 if self.at_work is None else int(self.at_work[worker])
+        return "before it prepared anything" if index < 0 else f"while it prepared {self._path(index)}, or after"
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -83,6 +95,8 @@ class TrainingView(Dataset[ViewedSample]):
             RuntimeError: when anything else fails, naming the file and the request.
         """
         skipped: list[str] = []
+        if self.at_work is not None and (worker := get_worker_info()) is not None:
+            self.at_work[worker.id] = request.index
         try:
             # A stream of its own: whether a file was replaced does not move the augmentation's draws.
             replacements = np.random.default_rng([request.seed, REPLACEMENT_STREAM])

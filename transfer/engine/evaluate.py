@@ -10,7 +10,7 @@ from torch import nn
 
 from transfer.engine.distributed import World
 from transfer.engine.task import DetectionTask
-from transfer.engine.workers import end_workers
+from transfer.engine.workers import in_use
 from transfer.types import Batch, DetectionDataset, Prediction
 
 
@@ -32,15 +32,12 @@ def predict_all(
         on_batch: told how many images were done.
     """
     own: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
-    try:
+    with in_use(batches):
         for batch in batches:
             batch = batch.to(world.device)
             for target, prediction in zip(batch.targets, task.predict(model, batch)):
                 own[target.index] = (prediction.boxes, prediction.scores, prediction.labels)
             on_batch(len(batch.targets))
-    except BaseException:
-        end_workers(batches)  # otherwise they wait for the next evaluation
-        raise
     together: dict[int, Any] = {}
     for part in world.gather(own):
         together.update(part)

@@ -20,6 +20,20 @@ from transfer.engine.train import Evaluation, Event, Saving, Step
 logger = logging.getLogger("trickstack")
 
 
+class _LogFile(logging.FileHandler):
+    """A log file whose loss is told once and costs no run: the disk may be full."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")  # names of files may be any bytes
+        self.failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say it on standard error, the first time."""
+        if not self.failed:
+            self.failed = True
+            print(f"warning: cannot write {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def logging_to_file() -> Iterator[Callable[[Path], None]]:
     """Log lines go to a file, too, while the context lasts.
@@ -38,7 +52,7 @@ def logging_to_file() -> Iterator[Callable[[Path], None]]:
     files: list[logging.FileHandler] = []
 
     def begin(path: Path) -> None:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         files.append(handler)
         memory.setTarget(handler)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from transfer.types import UserError
@@ -32,17 +34,66 @@ def new_run_directory(root: Path, *, option: str = "--work-dir") -> Path:
         raise UserError(f"cannot make a run directory in {str(root)!r}: {error}; give another {option}") from error
 
 
+def newest_run_directory(root: Path) -> Path | None:
+    """The highest-numbered directory below `root`; None where there is none."""
+    numbered = _numbered(root)
+    return numbered[-1] if numbered else None
+
+
+def _numbered(root: Path) -> list[Path]:
+    return sorted((p for p in root.glob("[0-9][0-9][0-9]*") if p.name.isdigit()), key=lambda p: int(p.name))
+
+
 def latest_run_directory(root: Path) -> Path:
     """The highest-numbered directory below `root` that holds a checkpoint to go on from.
 
     Raises:
         UserError: there is none.
     """
-    numbered = sorted(root.glob("[0-9][0-9][0-9]*"), key=lambda p: int(p.name) if p.name.isdigit() else -1)
-    for folder in reversed(numbered):
+    for folder in reversed(_numbered(root)):
         if (folder / "last.pth").is_file():
             return folder
     raise UserError(f"--resume: no run with a last.pth in {str(root)!r}; start without --resume, or name a checkpoint")
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into a run directory; what an earlier one left half written is removed.
+
+    The lock is the operating system's, on the directory itself, so it ends with the process however that ends. Where
+    there are no such locks (Windows, some network file systems) nothing is kept.
+
+    Raises:
+        UserError: another process has claimed it.
+    """
+    try:
+        lock = _lock(folder)
+    except BlockingIOError as error:
+        raise UserError(
+            f"{str(folder)!r}: another process is writing this run; wait for it or stop it, or start a new run"
+        ) from error
+    except (OSError, ImportError):
+        yield
+        return
+    try:
+        for leftover in folder.glob(".*.part"):
+            leftover.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """The descriptor of a locked directory. Raises: BlockingIOError where another process has locked it."""
+    import fcntl  # not everywhere
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def write_text_atomically(path: Path, text: str) -> None:

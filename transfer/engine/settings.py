@@ -44,6 +44,8 @@ class TrainingSettings:
     """Iterations between log lines."""
     pictures: int = 12
     """Images on the page of predictions."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time; slower on a GPU, without effect on a CPU."""
     preflight: bool = True
     """Check data, model and lr for seconds before a new run begins (tools/preflight.py); an error stops it."""
 
@@ -72,8 +74,11 @@ class TrainingSettings:
         for name, example in examples:
             if getattr(self, name) is not None and not isinstance(getattr(self, name), dict):
                 problems.append(f"{name}={getattr(self, name)!r} must be None or a dict, such as {example}")
-        if not isinstance(self.preflight, bool):
-            problems.append(f"preflight={self.preflight!r} must be True or False")
+        problems += [
+            f"{name}={getattr(self, name)!r} must be True or False"
+            for name in ("preflight", "deterministic")
+            if not isinstance(getattr(self, name), bool)
+        ]
         if problems:
             raise UserError("training: " + "; ".join(problems))
 

@@ -8,6 +8,7 @@ it had not stopped, and nothing of a random generator's state needs keeping.
 from __future__ import annotations
 
 import contextlib
+import enum
 import logging
 import signal
 import time
@@ -92,6 +93,17 @@ Event = Step | Evaluation | Saving
 Hook = Callable[[Event], None]
 
 
+class Ending(enum.Enum):
+    """How `train` ended: true where the run came to its end; else its state is saved, and it can go on."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    OUT_OF_TIME = "out of time"
+
+    def __bool__(self) -> bool:
+        return self is Ending.FINISHED
+
+
 @dataclass(kw_only=True)
 class Run:
     """All that a run is made of, and how far it has come."""
@@ -119,6 +131,10 @@ class Run:
     stopping: EarlyStopping | None = None
     measured_at: int = 0
     """Iteration of the last evaluation: one that an interruption left out is made up for."""
+    deadline: float | None = None
+    """Of `time.monotonic`: the run saves and stops at the first step that ends beyond it. None: no limit."""
+    measuring_seconds: float = 0.0
+    """What the last evaluation took, on this process since its start."""
 
     @property
     def total(self) -> int:
@@ -180,8 +196,8 @@ class Run:
         self.metrics, self.measured_at = checkpoint["metrics"], checkpoint["measured_at"]
 
 
-def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks: Sequence[Hook]) -> bool:
-    """Run to the end, or until interrupted.
+def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks: Sequence[Hook]) -> Ending:
+    """Run to the end, or until interrupted or out of time.
 
     Args:
         run: what to train; its `iteration` says where to begin.
@@ -191,9 +207,9 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
     A module of the model that has `set_progress` (DropBlock) is told before each step what share of the run is done.
 
     Returns:
-        Whether the end was reached (False: interrupted, and saved).
+        How it ended.
     Raises:
-        UserError: a loss that is not a number, with the batch's files.
+        UserError: a loss that is not a number, with the batch's files; a worker process that died.
     """
     settings, world = run.settings, run.world
     model = run.task.model
@@ -248,14 +264,24 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
             event = step.event(run, None if result.grad_norm is None else float(result.grad_norm), result.skipped)
             for hook in hooks:
                 hook(event)
-            stopping, measuring = world.any(interrupted()), _is_due(run, settings.evaluate_every)
-            if stopping or measuring or _is_due(run, settings.checkpoint_every):
+            measuring = _is_due(run, settings.evaluate_every)
+            ending = _early_ending(run, interrupted(), to_come=run.measuring_seconds if measuring else 0.0)
+            if ending is not None or measuring or _is_due(run, settings.checkpoint_every):
                 _tell(world, hooks, lambda: Saving(run.state(), is_best=False))  # before measuring, which takes long
-            if stopping:
-                return False
+            if ending is not None:
+                return ending
             if measuring:
                 _measure(run, evaluate, hooks)
-    return True
+    return Ending.FINISHED
+
+
+def _early_ending(run: Run, interrupted: bool, *, to_come: float) -> Ending | None:
+    """Whether the run is to stop here, the same on every process; `to_come`: seconds until it can be asked again."""
+    if run.world.any(interrupted):
+        return Ending.INTERRUPTED
+    if run.deadline is not None and run.world.any(time.monotonic() + to_come >= run.deadline):
+        return Ending.OUT_OF_TIME
+    return None
 
 
 def _is_due(run: Run, epochs: float) -> bool:
@@ -266,6 +292,7 @@ def _is_due(run: Run, epochs: float) -> bool:
 
 def _measure(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks: Sequence[Hook]) -> None:
     """Evaluate the average where there is one, else the model, and keep the state."""
+    started = time.monotonic()
     measured = run.task.model if run.ema is None else run.ema.module
     measured.eval()
     run.world.share_buffers(measured)
@@ -284,6 +311,7 @@ def _measure(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], ho
         event = Evaluation(run.iteration, run.total, run.per_epoch, results, is_best, run.is_over)
         _tell(run.world, hooks, lambda: event)
     _tell(run.world, hooks, lambda: Saving(run.state(), is_best))
+    run.measuring_seconds = time.monotonic() - started
 
 
 def _tell(world: World, hooks: Sequence[Hook], make_event: Callable[[], Event]) -> None:

@@ -1,17 +1,20 @@
-"""Ending a loader's worker processes at once, not when the garbage collector comes by.
+"""A loader's worker processes: which of them died and at what, and ending them at once.
 
-An error that a worker met is raised with a traceback that refers to itself, so the loader's iterator is left to the
-garbage collector. That breaks the iterator's queues before the iterator can tell its workers to stop; and as workers
-ignore SIGTERM (see `transfer.batch.collate.worker_init`), Python would then wait for them at its exit, forever.
+The garbage collector comes too late: an error that a worker met is raised with a traceback that refers to itself, so
+the loader's iterator is left to the collector. That breaks the iterator's queues before the iterator can tell its
+workers to stop; and as workers ignore SIGTERM (see `transfer.batch.collate.worker_init`), Python would then wait for
+them at its exit, forever.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any
 
-from transfer.types import Batch
+from transfer.types import Batch, UserError
 
 
 def end_workers(loader: Iterable[Any]) -> None:
@@ -26,8 +29,46 @@ def end_workers(loader: Iterable[Any]) -> None:
 
 @contextmanager
 def batches_of(loader: Iterable[Batch]) -> Iterator[Iterator[Batch]]:
-    """The loader's batches; its workers end with the context."""
-    try:
+    """The loader's batches; its workers end with the context. Raises: UserError, see `in_use`."""
+    with in_use(loader):
         yield iter(loader)
-    finally:
+    end_workers(loader)
+
+
+@contextmanager
+def in_use(loader: Iterable[Any]) -> Iterator[None]:
+    """Around all that is done with a loader's batches: its workers stay for the next time, but not after an error.
+
+    Raises:
+        UserError: a worker died, with the file it was at. torch raises that from any line of the main process (it
+            handles SIGCHLD), hence a context.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # Or the main process was just fetching what the worker had shared with it: then a connection breaks.
+        deaths = _deaths(loader) if isinstance(error, (RuntimeError, OSError, EOFError)) else []
         end_workers(loader)
+        if deaths:
+            raise UserError(
+                f"{'; '.join(deaths)}. Killed by SIGKILL, it mostly was out of memory: lower loader.workers; by "
+                "SIGBUS, out of shared memory: enlarge /dev/shm or give loader.workers=0; otherwise the file may break "
+                "its decoder. A training run goes on from its last checkpoint with --resume"
+            ) from error
+        raise
+
+
+def _deaths(loader: Any) -> list[str]:
+    """One text a worker process that ended by itself."""
+    if hasattr(loader, "loaders"):
+        return [text for one in loader.loaders for text in _deaths(one)]
+    workers = getattr(getattr(loader, "_iterator", None), "_workers", ())  # torch has no public name for them
+    wait([worker.sentinel for worker in workers], timeout=1)  # a connection may break before the process is gone
+    texts = []
+    for number, worker in enumerate(workers):
+        if worker.exitcode is None or worker.exitcode == 0:
+            continue
+        names = {int(each): each.name for each in signal.Signals}
+        how = f"was killed by {names.get(-worker.exitcode, -worker.exitcode)}" if worker.exitcode < 0 else "exited"
+        texts.append(f"worker process {number} of the loader {how} {loader.dataset.work_of(number)}")
+    return texts
