@@ -43,25 +43,28 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Tens
     [
         (
             SGD(lr=0.01, base_batch=8, momentum=0.8, nesterov=True, weight_decay=0.1),
-            lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.8, nesterov=True, weight_decay=0.1),
+            lambda p, **fused: torch.optim.SGD(p, lr=0.02, momentum=0.8, nesterov=True, weight_decay=0.1, **fused),
         ),
         (
             SGD(lr=0.01, base_batch=8, momentum=0.0, nesterov=False, weight_decay=0.1),
-            lambda parameters: torch.optim.SGD(parameters, lr=0.02, weight_decay=0.1),
+            lambda p, **fused: torch.optim.SGD(p, lr=0.02, weight_decay=0.1, **fused),
         ),
         (
             AdamW(lr=0.01, base_batch=8, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.2),
-            lambda parameters: torch.optim.AdamW(parameters, lr=0.02, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.2),
+            lambda p, **fused: torch.optim.AdamW(p, lr=0.02, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.2, **fused),
         ),
     ],
 )
 def test_steps_like_torchs_optimizer_with_the_same_options(config: SGD | AdamW, plain) -> None:
     torch.manual_seed(0)
-    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
-    theirs.load_state_dict(ours.state_dict())
+    models = [nn.Linear(3, 2) for _ in range(3)]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    ours, fused, loop = models
     found = train(ours, config.build(ours, global_batch=16))
-    expected = train(theirs, plain(theirs.parameters()))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+    assert all(torch.equal(a, b) for a, b in zip(found, train(fused, plain(fused.parameters(), fused=True))))
+    for a, b in zip(found, train(loop, plain(loop.parameters()))):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
 def test_groups_reach_the_optimizer() -> None:
