@@ -36,6 +36,8 @@ from transfer.build import load_config
 from transfer.cli import configure_logging
 from transfer.engine.checkpoint import load_checkpoint
 
+LONGEST = 1800
+"""Seconds after which a run counts as one that does not end."""
 TIMES = ("seconds", "loader_seconds")
 SMALL = (
     "model.backbone={'type': '%s', 'name': 'resnet26d', 'weights': None, 'norm': 'batch', "
@@ -192,7 +194,7 @@ def _as_many_workers_as_asked() -> Iterator[None]:
 
 
 def _await(child: Any) -> None:
-    child.join()
+    child.join(LONGEST)
     assert child.exitcode == 0, f"a run that nobody killed ended with {child.exitcode}"
 
 
