@@ -191,8 +191,10 @@ def test_interrupted_by_the_user_and_resumed_it_ends_as_an_unbroken_run(
     assert all(torch.equal(ours["model"][name], tensor) for name, tensor in whole["model"].items())
     assert read_json(folder / "results.json") == read_json(finished_run / "results.json")
     (folder / "results.json").unlink()  # as if killed between the last checkpoint and the report
+    kept = {name: (folder / name).read_bytes() for name in ("last.pth", "metrics.jsonl")}
     code, errors = run_tool(*command, "--resume")
     assert code == 0
+    assert {name: (folder / name).read_bytes() for name in kept} == kept
     assert read_json(folder / "results.json") == read_json(finished_run / "results.json")
     code, errors = run_tool(*command, "--resume")
     assert code == 2

@@ -321,7 +321,7 @@ def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:
             "card": _card(task.model, backbone),
             "versions": library_versions(),
             "git": git_state(),
-            "data": {"train": fingerprint(data.train), "test": fingerprint(data.test)},
+            "data": {"train": fingerprint(data.train), "test": fingerprint(data.test)} if world.is_main else {},
         },
     )
     return run, evaluator, data

@@ -77,8 +77,8 @@ def evaluate_checkpoint(
     if test_time is not None:
         config["loader"]["test_time"] = dict(test_time)
     dataset = _dataset(config, split, restored.class_names, trusted)
-    known = checkpoint.get("data", {}).get(split)
-    if known is not None and known != fingerprint(dataset):
+    known = (checkpoint.get("data") or {}).get(split)
+    if isinstance(known, dict) and known != fingerprint(dataset):
         logger.warning(
             "other %s data than the run had (%s): figures cannot be compared with its own",
             split, ", ".join(differences(known, fingerprint(dataset), ("images", "classes", "digest"))),

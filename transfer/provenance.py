@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from transfer.types import AnyDataset
+from transfer.types import AnyDataset, UserError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-MOST_RECORDS = 10_000
+MOST_RECORDS = 2_000
 """Of a data set, evenly spread, that a fingerprint reads: a million records would take half a minute."""
 
 
@@ -39,17 +39,21 @@ def git_state(folder: Path = CHECKOUT) -> str | None:
 
 
 def fingerprint(dataset: AnyDataset) -> dict[str, Any]:
-    """What tells a data set from another, in plain types, without opening an image.
+    """What tells a data set from another, in plain types, without decoding an image.
 
     Of at most MOST_RECORDS images: name, size, truth (of a mask, its file's length). Folders do not count, so data that
-    moved are the same.
+    moved are the same; a record that cannot be read counts as such.
 
     Returns:
         `images`: their number; `classes`: their number; `digest`: 16 hexadecimal digits.
     """
     digest = hashlib.sha256(repr(tuple(dataset.class_names)).encode())
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), MOST_RECORDS)).astype(int)):
-        record: Any = dataset.record(int(index))
+        try:
+            record: Any = dataset.record(int(index))
+        except UserError:  # what is broken is the loader's to stop at, or to skip
+            digest.update(b"unreadable")
+            continue
         facts = [record.image_id, getattr(record, "size", None), getattr(record, "label", None)]
         mask = getattr(record, "mask_path", None)
         if mask is not None:

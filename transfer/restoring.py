@@ -16,7 +16,7 @@ from transfer.assemble import backbone_of, build_task
 from transfer.build import TRUSTED_MODULES, Node, from_json
 from transfer.engine.checkpoint import Checkpoint
 from transfer.optim.ema import EMA
-from transfer.types import UserError
+from transfer.types import RefusedCheckpoint, UserError
 
 
 @dataclass
@@ -52,7 +52,7 @@ def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str
     except (UserError, BackboneError):
         raise
     except Exception as error:  # a config that nobody checked when it was written may fail anywhere
-        raise UserError(f"the checkpoint's config cannot be built: {type(error).__name__}: {error}") from error
+        raise RefusedCheckpoint(f"the checkpoint's config cannot be built: {type(error).__name__}: {error}") from error
     state = checkpoint["model"]
     try:
         if checkpoint["ema"] is not None:
@@ -61,7 +61,7 @@ def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str
             state = ema.module.state_dict()
         task.model.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"the checkpoint's weights do not fit its config: {error}") from error
+        raise RefusedCheckpoint(f"the checkpoint's weights do not fit its config: {error}") from error
     about = checkpoint["backbone"]
     backbone_of(task.model).set_statistics(about["mean"], about["std"], about["interpolation"])
     task.model.to(device).eval()
@@ -109,9 +109,9 @@ HARMLESS_ON_RESUME = (
 
 
 def check_same_config(config: Node, checkpoint: Checkpoint, path: Path) -> None:
-    """Raises: UserError where a run is to go on with another config than it began with."""
+    """Raises: RefusedCheckpoint where a run is to go on with another config than it began with."""
     changed = [k for k in differing_keys(config, from_json(checkpoint["config"])) if k not in HARMLESS_ON_RESUME]
     if changed:
-        raise UserError(
+        raise RefusedCheckpoint(
             f"--resume {str(path)!r}: the config was changed since: {', '.join(changed)}. Start a new run, or undo that"
         )

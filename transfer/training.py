@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from transfer.engine.run_directory import (
     newest_run_directory,
     write_text_atomically,
 )
-from transfer.engine.train import Ending, Evaluation, Event, Hook, MetricLike, Run, train
+from transfer.engine.train import Ending, Evaluation, Event, Hook, MetricLike, Run, evaluated, train
 from transfer.engine.workers import end_workers
 from transfer.evaluator import Evaluator
 from transfer.preflight.preflight import preflight
@@ -36,7 +36,7 @@ from transfer.preflight.report import errors_text, log_report, write_report
 from transfer.report.curves import draw_curves, read_rows
 from transfer.report.fitting import read_fitting
 from transfer.restoring import check_same_config, restore
-from transfer.types import UserError
+from transfer.types import TryAgain, UserError
 
 logger = logging.getLogger("trickstack")
 
@@ -71,6 +71,7 @@ def run(
     """
     with contextlib.ExitStack() as to_end, world(device) as here, logging_to_file() as log_to:
         here.check_same("the config", to_json(config))
+        here.check_same("the command (--resume, --time-limit)", f"{resume} {deadline is None}")
         agents = agents_of(here)
         restarted = here.broadcast(own_checkpoint(work_dir / name, agents))
         checkpoint, folder = _begin(config, work_dir / name, restarted or resume, here)
@@ -79,67 +80,105 @@ def run(
         to_end.enter_context(deterministic(started.settings.deterministic))
         if checkpoint is not None:
             started.restore(checkpoint)
-        if started.is_over and started.measured_at >= started.iteration:
-            if folder is None or (folder / "results.json").is_file():
-                if resume == AUTO or restarted:
-                    logger.info("%s is at its end already (%d iterations)", folder, started.iteration)
-                    return Ending.FINISHED
-                raise UserError(f"--resume: the run is at its end already ({started.iteration} iterations)")
-            started.measured_at = started.iteration - 1  # killed before it reported: the last evaluation is made again
+            here.check_same("the checkpoint", f"iteration {started.iteration}, measured at {started.measured_at}")
+        is_measured = started.is_over and started.measured_at >= started.iteration
+        if is_measured and here.broadcast(folder is None or (folder / "results.json").is_file()):
+            if resume == AUTO or restarted:
+                logger.info("%s is at its end already (%d iterations)", folder, started.iteration)
+                return Ending.FINISHED
+            raise UserError(f"--resume: the run is at its end already ({started.iteration} iterations)")
         started.deadline = deadline
-        to_check = started.settings.preflight and checkpoint is None
-        if not here.is_main:
-            if to_check:
-                _check(started, data, None, here)
-            return train(started, evaluator, [])
-        if folder is None:
-            folder = new_run_directory(work_dir / name)  # only now: nothing is left of a run that could not start
-        to_end.enter_context(claimed(folder))
-        log_to(folder / "log.txt")
-        write_text_atomically(folder / "config.json", to_json(config) + "\n")
-        sign(folder, agents)
+
+        def open_folder() -> Path:
+            """The run's directory, this process's alone; only now: nothing is left of a run that could not start."""
+            opened = new_run_directory(work_dir / name) if folder is None else folder
+            to_end.enter_context(claimed(opened))
+            log_to(opened / "log.txt")
+            write_text_atomically(opened / "config.json", to_json(config) + "\n")
+            sign(opened, agents)
+            return opened
+
+        own_folder = _on_main(open_folder, here)
         logger.info(
             "run directory %s: %d images, %d iterations of %d, device %s",
-            folder, len(data.train), started.total, started.per_epoch, here.device,
+            own_folder, len(data.train), started.total, started.per_epoch, here.device,
         )  # fmt: skip
         if started.iteration:
             logger.info("going on from iteration %d of %d", started.iteration, started.total)
-        if to_check:
-            _check(started, data, folder, here)
-        metrics_file = folder / "metrics.jsonl"
-        progress = ProgressLog(started.settings.log_every)
-        tensorboard = TensorBoard(folder / "tensorboard", started.iteration)
-        hooks: list[Hook] = [
-            MetricsFile(metrics_file, started.iteration, started.measured_at),
-            progress,
-            tensorboard,
-            CheckpointKeeper(folder),
-            _Pictures(folder, evaluator, started.settings.pictures),
-        ]
-        with _full_disk_told(folder):
-            try:
-                ending = train(started, evaluator, hooks)
-            finally:
-                progress.close()
-                tensorboard.close()
-        draw_curves(metrics_file, folder / "curves.png")
-        if ending is Ending.FINISHED:
-            logger.info("curves: %s", read_fitting(read_rows(metrics_file)))
-            _report(folder, config, data, evaluator, here)
-        logger.info("run directory %s", folder)
+        if started.settings.preflight and checkpoint is None:
+            _check(started, data, own_folder, here)
+        if own_folder is None:
+            return _rest(started, evaluator, [], is_measured, data)
+        with _full_disk_told(own_folder):
+            ending = _on_the_record(own_folder, started, evaluator, is_measured, data)
+            if ending is Ending.FINISHED:
+                _report(own_folder, config, data, evaluator, here)
+        logger.info("run directory %s", own_folder)
         return ending
+
+
+def _on_the_record(folder: Path, started: Run, evaluator: Evaluator, is_measured: bool, data: Data) -> Ending:
+    """The rest of the run on process 0, told to metrics.jsonl, log, TensorBoard, checkpoints and pictures."""
+    metrics_file = folder / "metrics.jsonl"
+    progress = ProgressLog(started.settings.log_every)
+    tensorboard = TensorBoard(folder / "tensorboard", started.iteration)
+    hooks: list[Hook] = [
+        MetricsFile(metrics_file, started.iteration, started.measured_at),
+        progress,
+        tensorboard,
+        CheckpointKeeper(folder),
+        _Pictures(folder, evaluator, started.settings.pictures),
+    ]
+    try:
+        ending = _rest(started, evaluator, hooks, is_measured, data)
+    finally:
+        progress.close()
+        tensorboard.close()
+    draw_curves(metrics_file, folder / "curves.png")
+    if ending is Ending.FINISHED:
+        logger.info("curves: %s", read_fitting(read_rows(metrics_file)))
+    return ending
+
+
+def _rest(started: Run, evaluator: Evaluator, hooks: Sequence[Hook], is_measured: bool, data: Data) -> Ending:
+    """Train; or where the run was killed after its last evaluation and before its report, only what that needs."""
+    if not is_measured:
+        return train(started, evaluator, hooks)
+    if not data.has_validation:
+        evaluated(started, evaluator)
+    return Ending.FINISHED
+
+
+def _on_main(make: Callable[[], Path], here: World) -> Path | None:
+    """What process 0 makes, there; None on other processes.
+
+    Raises:
+        UserError, TryAgain: it failed; the same on every process, so that none waits for the others.
+    """
+    made: Path | None = None
+    problem: tuple[str, bool] | None = None
+    if here.is_main:
+        try:
+            made = make()
+        except (UserError, OSError) as error:
+            problem = (str(error), isinstance(error, TryAgain))
+    problem = here.broadcast(problem)
+    if problem is not None:
+        text, may_pass = problem
+        raise TryAgain(text) if may_pass else UserError(text)
+    return made
 
 
 @contextlib.contextmanager
 def _full_disk_told(folder: Path) -> Iterator[None]:
-    """Raises: UserError where the disk (or the user's quota) is full, saying what is kept."""
+    """Raises: TryAgain where the disk (or the user's quota) is full, saying what is kept."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         kept = "its last.pth is kept" if (folder / "last.pth").is_file() else "it has saved nothing yet"
-        raise UserError(
+        raise TryAgain(
             f"{str(folder)!r}: {error.strerror}; {kept}. Free the place and go on with --resume, or give another "
             "--work-dir"
         ) from error

@@ -24,6 +24,14 @@ class UserError(ValueError):
     """A mistake the user can mend: names the file or argument, the value and the remedy. Shown without traceback."""
 
 
+class RefusedCheckpoint(UserError):
+    """A checkpoint that cannot be gone on from, used or read: another one may do."""
+
+
+class TryAgain(UserError):
+    """Nothing is wrong with config, data or checkpoint: the same command may do once the cause is gone."""
+
+
 def is_number(value: object) -> bool:
     """Whether a config's value is a number: not a bool, not the text that a slip in an override leaves behind."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -102,6 +102,31 @@ def _claim_and_wait(folder: Path, ready: Any) -> None:
         signal.pause()
 
 
+def _claim_and_leave_a_child(folder: Path, orphan: Any) -> None:
+    with claimed(folder):
+        child = os.fork()
+        if child == 0:
+            signal.pause()  # as a loader's worker that nobody told to end
+        orphan.value = child
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="starts its process by fork, which spares it the imports")
+def test_the_claim_of_a_killed_process_does_not_live_on_in_its_children(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    orphan = context.Value("i", 0)
+    writer = context.Process(target=_claim_and_leave_a_child, args=(tmp_path, orphan))
+    writer.start()
+    writer.join(30)
+    try:
+        assert writer.exitcode == -signal.SIGKILL
+        os.kill(orphan.value, 0)  # it is there
+        with claimed(tmp_path):
+            pass
+    finally:
+        os.kill(orphan.value, signal.SIGKILL)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="starts its process by fork, which spares it the imports")
 def test_a_run_directory_is_written_by_one_process_until_that_dies(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")

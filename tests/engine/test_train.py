@@ -548,5 +548,9 @@ def test_an_evaluation_that_would_end_too_late_is_left_to_the_next_start(monkeyp
     again, more = toy_run(), Events()
     again.restore(events.of(Saving)[-1].checkpoint)
     again.deadline = now[0] + 1  # too little, but the evaluation comes first: each start brings the run on
-    assert train(again, evaluate, [more]) is Ending.FINISHED
+    assert train(again, evaluate, [more]) is Ending.OUT_OF_TIME  # no time for what comes after
     assert [e.iteration for e in more.of(Evaluation)] == [8]
+    last, none = toy_run(), Events()
+    last.restore(more.of(Saving)[-1].checkpoint)
+    assert train(last, evaluate, [none]) is Ending.FINISHED
+    assert not none.all

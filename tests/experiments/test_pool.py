@@ -170,11 +170,14 @@ def test_two_pools_on_one_ledger_share_the_runs(toy: Callable[..., ToyPool]) -> 
 
 
 def test_what_crashes_is_tried_again_from_its_checkpoint_and_given_up_after_three(toy: Callable[..., ToyPool]) -> None:
-    pool = toy([{"steps": 4, "figure": 0.0, "trouble": trouble} for trouble in ("crash", "crash once", "mistake")])
+    troubles = ("crash", "crash once", "mistake", "full disk")
+    pool = toy([{"steps": 4, "figure": 0.0, "trouble": trouble} for trouble in troubles])
     printed = pool.finish()
-    always, once, mistake = pool.rows()
-    assert (always.state, once.state, mistake.state) == ("failed", "done", "failed")
-    assert (always.failures, once.failures, mistake.failures) == (3, 1, 1)
+    always, once, mistake, full = pool.rows()
+    assert [row.state for row in pool.rows()] == ["failed", "done", "failed", "done"]
+    assert [row.failures for row in pool.rows()] == [3, 1, 1, 1]
+    assert pool.steps(full) == [1, 2, 3, 4]  # what may pass costs no checkpoint
+    assert full.error == "the disk is full"
     assert "RuntimeError: the disk is on fire" in (always.error or "")
     assert mistake.error == "steps: give more"
     assert pool.steps(once) == [1, 2, 3, 4]  # the second attempt began at 3

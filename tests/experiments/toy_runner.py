@@ -15,10 +15,19 @@ class UserError(ValueError):
     """Of the name that says: trying again does not help."""
 
 
+class RefusedCheckpoint(UserError):
+    """Of the name that says: from the beginning, it may do."""
+
+
+class TryAgain(UserError):
+    """Of the name that says: from where it was, it may do."""
+
+
 def run(config: dict[str, Any], *, name: str, work_dir: Path, device: str, resume: str | None) -> bool:
     """Count to config["steps"], config["seconds"] each; the result is config["figure"].
 
-    config["trouble"]: "crash" at half of the steps, always; "crash once"; "mistake" at once; "hang" at the end.
+    config["trouble"]: "crash" at half of the steps, always; "crash once"; "full disk" once; "mistake" at once; "hang"
+    at the end.
     config["gate"]: a file without which the last step is not taken.
     """
     root = work_dir / name
@@ -51,7 +60,7 @@ def _count(config: dict[str, Any], root: Path, resume: str | None, stopped: list
     folder.mkdir(exist_ok=True)
     saved = (folder / "last.pth").read_text() if begun else "0"
     if not saved.isdigit():
-        raise UserError(f"{saved!r} is no checkpoint")
+        raise RefusedCheckpoint(f"{saved!r} is no checkpoint")
     step = int(saved)
     world, rank, gpus = (os.environ.get(name) for name in ("WORLD_SIZE", "RANK", "CUDA_VISIBLE_DEVICES"))
     print(f"begins at step {step} world {world} rank {rank} gpus {gpus}", flush=True)
@@ -65,6 +74,9 @@ def _count(config: dict[str, Any], root: Path, resume: str | None, stopped: list
         if step == config["steps"] // 2 and (trouble == "crash" or (trouble == "crash once" and not crashed.exists())):
             crashed.touch()
             raise RuntimeError("the disk is on fire")
+        if step == config["steps"] // 2 and trouble == "full disk" and not crashed.exists():
+            crashed.touch()
+            raise TryAgain("the disk is full")
         step += 1
         with open(folder / "steps.txt", "a") as file:
             file.write(f"{step}\n")

@@ -106,3 +106,24 @@ def test_nesterov_needs_momentum_and_a_batch_needs_an_image() -> None:
         SGD(lr=0.1, base_batch=1, momentum=0)
     with pytest.raises(UserError, match="global batch of 0"):
         SGD(lr=0.1, base_batch=1).scaled_lr(0)
+
+
+@pytest.mark.parametrize("config", [SGD(lr=0.1, base_batch=None), AdamW(lr=0.1, base_batch=None)], ids=["sgd", "adamw"])
+def test_a_first_gradient_may_come_after_those_of_others(config: SGD | AdamW) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)]) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    plain = torch.optim.SGD if isinstance(config, SGD) else torch.optim.AdamW
+    options = {"momentum": 0.9, "nesterov": True} if isinstance(config, SGD) else {}
+    optimizers = [
+        config.build(ours, global_batch=1),
+        plain(theirs.parameters(), lr=0.1, weight_decay=config.weight_decay, **options),  # type: ignore[arg-type]
+    ]
+    for used in (1, 1, 2, 2):  # the second layer takes part from the third step on
+        images = torch.randn(5, 3)
+        for layers, optimizer in zip((ours, theirs), optimizers):
+            optimizer.zero_grad()
+            torch.stack([layer(images).square().sum() for layer in layers[:used]]).sum().backward()
+            optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

@@ -159,6 +159,8 @@ def worker_init(worker: int) -> None:
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(torch.multiprocessing, "_prctl_pr_set_pdeathsig"):  # Linux: a worker whose queue is full never looks
+        torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # whether the training process is still there
 
 
 def make_loader(

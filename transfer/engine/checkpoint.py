@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from transfer.engine.checkpoint_fields import wrong_fields
-from transfer.types import UserError
+from transfer.types import RefusedCheckpoint, TryAgain, UserError
 
 FORMAT = "trickstack/1"
 
@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         path: final name; what was there is replaced in one step.
         checkpoint: tensors and plain types.
     Raises:
-        UserError: the disk is full or not writable; the former file is still there.
+        TryAgain: the disk is full or not writable; the former file is still there.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -55,7 +55,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-        raise UserError(f"cannot write checkpoint {str(path)!r}: {error}; the one before is kept") from error
+        raise TryAgain(f"cannot write checkpoint {str(path)!r}: {error}; the one before is kept") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -66,45 +66,49 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Args:
         path: a file that `save_checkpoint` wrote.
     Raises:
-        UserError: missing, damaged (the member is named), not safe to load, of another kind, or with fields that are
-            missing or of other types (each is named).
+        RefusedCheckpoint: missing, damaged (the member is named), not safe to load, of another kind, or with fields
+            that are missing or of other types (each is named).
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no checkpoint {str(path)!r}{_nearest_file(path)}")
+        raise RefusedCheckpoint(f"no checkpoint {str(path)!r}{_nearest_file(path)}")
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{str(path)!r} is no checkpoint of this project, or is cut short: give a last.pth or best.pth")
+        raise RefusedCheckpoint(
+            f"{str(path)!r} is no checkpoint of this project, or is cut short: give a last.pth or best.pth"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
             if unpacked > path.stat().st_size:  # torch compresses nothing: a few kilobytes that stand for gigabytes
-                raise UserError(f"checkpoint {str(path)!r} would unpack to {unpacked} bytes, more than it has itself")
+                raise RefusedCheckpoint(
+                    f"checkpoint {str(path)!r} would unpack to {unpacked} bytes, more than it has itself"
+                )
             damaged = archive.testzip()
     except UserError:
         raise
     except Exception as error:  # on damaged bytes zipfile raises of many kinds
-        raise UserError(f"checkpoint {str(path)!r} is damaged: {error}; take another copy") from error
+        raise RefusedCheckpoint(f"checkpoint {str(path)!r} is damaged: {error}; take another copy") from error
     if damaged is not None:
-        raise UserError(f"checkpoint {str(path)!r} is damaged: its member {damaged!r} fails its checksum")
+        raise RefusedCheckpoint(f"checkpoint {str(path)!r} is damaged: its member {damaged!r} fails its checksum")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise UserError(
+        raise RefusedCheckpoint(
             f"checkpoint {str(path)!r} holds more than tensors and plain types, so it is not loaded: whoever made it "
             "could run code here. If you trust it, load it where it was made and save its state dict alone"
         ) from error
     except Exception as error:  # a damaged file may raise anything
-        raise UserError(f"checkpoint {str(path)!r} cannot be read: {type(error).__name__}: {error}") from error
+        raise RefusedCheckpoint(f"checkpoint {str(path)!r} cannot be read: {type(error).__name__}: {error}") from error
     found = checkpoint.get("format") if isinstance(checkpoint, dict) else None
     if not isinstance(found, str) or found != FORMAT:
         said = repr(found[:80]) if isinstance(found, str) else type(found).__name__
-        raise UserError(
+        raise RefusedCheckpoint(
             f"{str(path)!r} is not a checkpoint of this project (format {said}, need {FORMAT!r}); plain backbone "
             "weights go into the config as model.backbone.weights"
         )
     problems = wrong_fields(checkpoint, file_bytes=path.stat().st_size)
     if problems:
-        raise UserError(
+        raise RefusedCheckpoint(
             f"checkpoint {str(path)!r} is not as this project writes it: {'; '.join(problems)}. Take another copy"
         )
     return checkpoint

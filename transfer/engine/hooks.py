@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def logging_to_file() -> Iterator[Callable[[Path], None]]:
             each.setLevel(logging.NOTSET)
         for handler in (memory, *files):
             root.removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # of a full disk, told already
+                handler.close()
 
 
 def duration(seconds: float) -> str:

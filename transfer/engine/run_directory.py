@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from transfer.types import UserError
+from transfer.types import TryAgain, UserError
 
 
 def new_run_directory(root: Path, *, option: str = "--work-dir") -> Path:
@@ -60,16 +60,17 @@ def latest_run_directory(root: Path) -> Path:
 def claimed(folder: Path) -> Iterator[None]:
     """Keep other processes from writing into a run directory; what an earlier one left half written is removed.
 
-    The lock is the operating system's, on the directory itself, so it ends with the process however that ends. Where
-    there are no such locks (Windows, some network file systems) nothing is kept.
+    The lock is the operating system's, on the directory itself, so it ends with the process however that ends; loader
+    workers, which are forked from it and may outlive it, let go of their copy at their start. Where there are no such
+    locks (Windows, some network file systems) nothing is kept.
 
     Raises:
-        UserError: another process has claimed it.
+        TryAgain: another process has claimed it.
     """
     try:
         lock = _lock(folder)
     except BlockingIOError as error:
-        raise UserError(
+        raise TryAgain(
             f"{str(folder)!r}: another process is writing this run; wait for it or stop it, or start a new run"
         ) from error
     except (OSError, ImportError):
@@ -80,7 +81,23 @@ def claimed(folder: Path) -> Iterator[None]:
             leftover.unlink(missing_ok=True)
         yield
     finally:
+        _held.discard(lock)
         os.close(lock)
+
+
+_held: set[int] = set()
+"""Descriptors of the directories that this process has locked."""
+
+
+def _let_go() -> None:
+    """In a forked child: the parent's locks stay the parent's, and end with it."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _lock(folder: Path) -> int:
@@ -93,6 +110,7 @@ def _lock(folder: Path) -> int:
     except BaseException:
         os.close(descriptor)
         raise
+    _held.add(descriptor)
     return descriptor
 
 

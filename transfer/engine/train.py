@@ -31,7 +31,7 @@ from transfer.engine.workers import batches_of
 from transfer.optim.ema import EMA
 from transfer.optim.precision import Precision
 from transfer.optim.schedules import Schedule, set_lr
-from transfer.types import Batch, UserError
+from transfer.types import Batch, RefusedCheckpoint, UserError
 
 logger = logging.getLogger("trickstack")
 
@@ -168,30 +168,33 @@ class Run:
         """Go on from a checkpoint of the same run.
 
         Raises:
-            UserError: it is of another model, seed or number of processes.
+            RefusedCheckpoint: it is of another model, seed or number of processes.
         """
         if checkpoint.get("averaged"):
-            raise UserError(
+            raise RefusedCheckpoint(
                 "--resume: this is a mean of checkpoints, which no training can go on from; take one of them"
             )
         if checkpoint["seed"] != self.settings.seed or checkpoint["world_size"] != self.world.size:
-            raise UserError(
+            raise RefusedCheckpoint(
                 f"--resume: the checkpoint has seed {checkpoint['seed']} and {checkpoint['world_size']} processes, "
                 f"this run {self.settings.seed} and {self.world.size}; the batches would not be the same ones"
             )
         if (checkpoint["ema"] is None) != (self.ema is None):
-            raise UserError("--resume: training.ema was switched since the checkpoint was written")
+            raise RefusedCheckpoint("--resume: training.ema was switched since the checkpoint was written")
         try:
             self.task.model.load_state_dict(checkpoint["model"])
             self.optimizer.load_state_dict(checkpoint["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(f"--resume: the checkpoint is of another model or optimizer: {error}") from error
-        if self.ema is not None:
-            self.ema.load_state_dict(checkpoint["ema"])
-        self.precision.load_state_dict(checkpoint["scaler"])
-        self.schedule.load_state_dict(checkpoint.get("schedule", {}))
-        if self.stopping is not None and checkpoint.get("early_stopping") is not None:
-            self.stopping.load_state_dict(checkpoint["early_stopping"])
+            if self.ema is not None:
+                self.ema.load_state_dict(checkpoint["ema"])
+            self.precision.load_state_dict(checkpoint["scaler"])
+            self.schedule.load_state_dict(checkpoint.get("schedule", {}))
+            if self.stopping is not None and checkpoint.get("early_stopping") is not None:
+                self.stopping.load_state_dict(checkpoint["early_stopping"])
+        except UserError as error:
+            raise RefusedCheckpoint(str(error)) from error
+        except Exception as error:  # a state that nobody checked when it was written may fail anywhere
+            what = "--resume: the checkpoint is of another model, optimizer or schedule"
+            raise RefusedCheckpoint(f"{what}: {type(error).__name__}: {error}") from error
         self.iteration, self.best = checkpoint["iteration"], checkpoint["best"]
         self.metrics, self.measured_at = checkpoint["metrics"], checkpoint["measured_at"]
 
@@ -272,7 +275,9 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
                 return ending
             if measuring:
                 _measure(run, evaluate, hooks)
-    return Ending.FINISHED
+        # What comes after, the test set, may take long, too.
+        ending = _early_ending(run, interrupted(), to_come=0.0)
+    return Ending.FINISHED if ending is None else ending
 
 
 def _early_ending(run: Run, interrupted: bool, *, to_come: float) -> Ending | None:
@@ -290,14 +295,20 @@ def _is_due(run: Run, epochs: float) -> bool:
     return run.iteration == run.total or run.iteration % every == 0
 
 
-def _measure(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks: Sequence[Hook]) -> None:
-    """Evaluate the average where there is one, else the model, and keep the state."""
-    started = time.monotonic()
+def evaluated(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]]) -> Sequence[MetricLike]:
+    """The results of the average where there is one, else of the model; on every process. The run stays as it is."""
     measured = run.task.model if run.ema is None else run.ema.module
     measured.eval()
     run.world.share_buffers(measured)
     results = evaluate(measured)
     run.task.model.train()
+    return results
+
+
+def _measure(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks: Sequence[Hook]) -> None:
+    """Evaluate the average where there is one, else the model, and keep the state."""
+    started = time.monotonic()
+    results = evaluated(run, evaluate)
     is_best, run.measured_at = False, run.iteration
     if results:
         run.metrics = [{"protocol": r.protocol, "main": r.main, "values": dict(r.values)} for r in results]

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from typing import Any
 
-from transfer.types import Batch, UserError
+from transfer.types import Batch, TryAgain
 
 
 def end_workers(loader: Iterable[Any]) -> None:
@@ -29,7 +29,7 @@ def end_workers(loader: Iterable[Any]) -> None:
 
 @contextmanager
 def batches_of(loader: Iterable[Batch]) -> Iterator[Iterator[Batch]]:
-    """The loader's batches; its workers end with the context. Raises: UserError, see `in_use`."""
+    """The loader's batches; its workers end with the context. Raises: TryAgain, see `in_use`."""
     with in_use(loader):
         yield iter(loader)
     end_workers(loader)
@@ -40,17 +40,19 @@ def in_use(loader: Iterable[Any]) -> Iterator[None]:
     """Around all that is done with a loader's batches: its workers stay for the next time, but not after an error.
 
     Raises:
-        UserError: a worker died, with the file it was at. torch raises that from any line of the main process (it
+        TryAgain: a worker died, with the file it was at. torch raises that from any line of the main process (it
             handles SIGCHLD), hence a context.
     """
     try:
         yield
     except BaseException as error:
         # Or the main process was just fetching what the worker had shared with it: then a connection breaks.
-        deaths = _deaths(loader) if isinstance(error, (RuntimeError, OSError, EOFError)) else []
+        # Or a checkpoint was being written, and its failure says so.
+        causes = (error, error.__cause__)
+        deaths = _deaths(loader) if any(isinstance(each, (RuntimeError, OSError, EOFError)) for each in causes) else []
         end_workers(loader)
         if deaths:
-            raise UserError(
+            raise TryAgain(
                 f"{'; '.join(deaths)}. Killed by SIGKILL, it mostly was out of memory: lower loader.workers; by "
                 "SIGBUS, out of shared memory: enlarge /dev/shm or give loader.workers=0; otherwise the file may break "
                 "its decoder. A training run goes on from its last checkpoint with --resume"
@@ -63,7 +65,14 @@ def _deaths(loader: Any) -> list[str]:
     if hasattr(loader, "loaders"):
         return [text for one in loader.loaders for text in _deaths(one)]
     workers = getattr(getattr(loader, "_iterator", None), "_workers", ())  # torch has no public name for them
-    wait([worker.sentinel for worker in workers], timeout=1)  # a connection may break before the process is gone
+    # A connection breaks before the process is gone, and torch's own error may come only now, in the middle of this.
+    for _ in range(2):
+        with suppress(RuntimeError):
+            ended = wait([worker.sentinel for worker in workers], timeout=1)
+            for worker in workers:
+                if worker.sentinel in ended:
+                    worker.join()
+            break
     texts = []
     for number, worker in enumerate(workers):
         if worker.exitcode is None or worker.exitcode == 0:

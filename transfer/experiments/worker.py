@@ -30,6 +30,10 @@ from transfer.experiments.ledger import Claim, Ledger
 
 FINISHED, CRASHED, INTERRUPTED, LOST = 0, 1, 130, 4
 """Exit codes; LOST: somebody else has the run."""
+MISTAKES = ("UserError", "BackboneError")
+"""Errors that trying again does not mend."""
+REFUSED_CHECKPOINT, TRY_AGAIN = "RefusedCheckpoint", "TryAgain"
+"""Errors that beginning anew mends, and that another attempt may."""
 HEARTBEAT_SECONDS = 15.0
 TAIL_LINES = 25
 
@@ -100,10 +104,11 @@ def _work(order: Order, life: Connection) -> int:
     except Exception as error:
         traceback.print_exc()
         if order.rank == 0:
-            refused = _is_users_mistake(error)  # the same again at each attempt, unless it was the checkpoint
-            fresh = refused and not _put_checkpoint_aside(order.folder)
-            text = str(error) if refused else tail_of(order.console)
-            ledger.fail(order.claim, text, attempts=1 if fresh else order.attempts)
+            name = type(error).__name__  # by name: importing this project's errors brings torch
+            if name == REFUSED_CHECKPOINT:
+                _put_checkpoint_aside(order.folder)
+            text = str(error) if name in (*MISTAKES, REFUSED_CHECKPOINT, TRY_AGAIN) else tail_of(order.console)
+            ledger.fail(order.claim, text, attempts=1 if name in MISTAKES else order.attempts)
         return CRASHED
     if order.rank == 0 and result is not None and not ledger.finish(order.claim, result, _facts(order)):
         return LOST
@@ -141,18 +146,12 @@ def result_of(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _put_checkpoint_aside(folder: Path) -> bool:
+def _put_checkpoint_aside(folder: Path) -> None:
     """Rename the checkpoint that the run was to go on from, where there is one."""
     for start in _numbered(folder):
         if (start / "last.pth").is_file():
             os.replace(start / "last.pth", start / "refused.pth")
-            return True
-    return False
-
-
-def _is_users_mistake(error: Exception) -> bool:
-    """Whether trying again does not mend it. By name: importing this project's errors brings torch."""
-    return type(error).__name__ in ("UserError", "BackboneError")
+            return
 
 
 def _watch(order: Order, life: Connection) -> None:

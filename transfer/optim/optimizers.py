@@ -130,6 +130,17 @@ def _can_be_fused(groups: list[dict[str, Any]]) -> bool | None:
     return True if fits else None
 
 
+def _begin_momentum(optimizer: torch.optim.Optimizer, arguments: Any, options: Any) -> None:
+    """Momentum of zero before a parameter's first gradient: the same step (0 * momentum + gradient).
+
+    torch's fused SGD (2.14) fails where only some parameters of a group have a momentum already.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def _scaled_outside(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Let the gradient scaler of float16 unscale gradients and skip steps itself, as for optimizers that are not fused.
 
@@ -151,9 +162,9 @@ class SGD(_OptimizerConfig):
 
     def _torch_optimizer(self, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
         fused = _can_be_fused(groups)
-        return _scaled_outside(
-            torch.optim.SGD(groups, lr=lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)
-        )
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused)
+        optimizer.register_step_pre_hook(_begin_momentum)
+        return _scaled_outside(optimizer)
 
     def _problems(self) -> list[str]:
         problems = super()._problems() + _problems_of_shares({"momentum": self.momentum})
