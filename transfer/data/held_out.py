@@ -31,5 +31,5 @@ def held_out(
     """
     if part not in PARTS:
         raise UserError(f"part={part!r} is none of {', '.join(map(repr, PARTS))}")
-    parts = split_validation(dataset, fraction, seed)  # type: ignore[type-var]
+    parts = split_validation(dataset, fraction, seed)
     return parts[PARTS.index(part)]
