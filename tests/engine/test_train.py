@@ -474,11 +474,11 @@ def test_a_broken_loss_of_a_detector_leaves_it_as_it_was(tiny_config: dict[str, 
 
 
 def test_outside_the_main_thread_signals_are_left_alone() -> None:
-    finished: list[bool] = []
+    finished: list[Ending] = []
     thread = Thread(target=lambda: finished.append(train(toy_run(), no_evaluation, [])))
     thread.start()
     thread.join()
-    assert finished == [True]
+    assert finished == [Ending.FINISHED]
 
 
 @pytest.mark.parametrize("stop", ["error", "interrupt", "end", "broken test image"])

@@ -127,7 +127,7 @@ def test_any_label_can_be_drawn(tmp_path: Path, labels: list[int]) -> None:
     shown = target(boxes=boxes, labels=torch.tensor(labels, dtype=torch.int64), path="a.jpg mixed with b.jpg")
     image = torch.zeros((1, 3, 40, 60), dtype=torch.uint8)
     draw_batches([Batch(image, [shown])], ("a", "b"), tmp_path / "page.jpg")
-    assert cv2.imread(str(tmp_path / "page.jpg")).shape == (442, 442, 3)
+    assert cv2.imread(str(tmp_path / "page.jpg")).shape == (304, 442, 3)  # 276 of the picture, 22 of text, 6 of margins
 
 
 def test_masks_are_drawn_as_colours(tmp_path: Path) -> None:
