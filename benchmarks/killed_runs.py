@@ -23,6 +23,7 @@ import random
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,13 +146,14 @@ def killed_run(config: dict[str, Any], work_dir: Path, *, kills: int, draw: rand
     started = time.monotonic()
     _await(_start(config, work_dir / "whole"))
     usual = time.monotonic() - started
-    hit = half_written = 0
+    hit = half_written = resumed = 0
     while True:
+        resumed += _can_go_on(work_dir / "killed" / "run")
         child = _start(config, work_dir / "killed")
         if hit == kills:
             _await(child)
             break
-        child.join(draw.uniform(0.1, 0.6) * usual)
+        child.join(draw.uniform(0.25, 0.95) * usual)
         if child.exitcode is not None:  # came to its end before it was hit: once more, from the beginning
             _await(child)
             continue
@@ -161,13 +163,14 @@ def killed_run(config: dict[str, Any], work_dir: Path, *, kills: int, draw: rand
         half_written += any((work_dir / "killed").rglob(".*.part"))
     runs = sorted((work_dir / "killed" / "run").iterdir())
     finished = [run for run in runs if (run / "results.json").is_file()]
-    resumed = sum((run / "log.txt").read_text().count("going on from iteration") for run in runs if _logged(run))
     differences = [text for run in finished for text in compared(work_dir / "whole" / "run" / "001", run)]
     return Killed(hit, resumed, half_written, differences if finished else ["no run came to its end"])
 
 
-def _logged(run: Path) -> bool:
-    return (run / "log.txt").is_file()
+def _can_go_on(runs: Path) -> bool:
+    """Whether the newest run has saved something and is not at its end."""
+    newest = max(runs.glob("[0-9]*"), default=runs)
+    return (newest / "last.pth").is_file() and not (newest / "results.json").is_file()
 
 
 def _start(config: dict[str, Any], work_dir: Path) -> Any:
@@ -241,6 +244,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="decides on the instants")
     options = parser.parse_args()
     configure_logging(is_main=False)
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # 4 workers on fewer cores
     draw = random.Random(options.seed)
     print("| task | workers | kills | resumed from a checkpoint | hit a file half written | differs from whole run |")
     print("|---|---|---|---|---|---|", flush=True)
