@@ -90,7 +90,7 @@ class ClassifierBackbone(Backbone):
             norm=norm,
         )
         self.load_report: LoadReport | None = None
-        self._plan = plan
+        self.timm_name, self.plan, self.weights_given = timm_name, plan, weights
         self.has_map = plan.has_map
         body = plan.create(timm_name)
         if name in STRIDE_FIRST:
@@ -112,7 +112,7 @@ class ClassifierBackbone(Backbone):
     @property
     def pooled_channels(self) -> int:
         """Numbers that `pooled` gives for an image."""
-        return self._plan.pooled_channels
+        return self.plan.pooled_channels
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The last map of normalised images [B, 3, H, W], as a list of one [B, C, H / stride, W / stride].
@@ -120,13 +120,13 @@ class ClassifierBackbone(Backbone):
         Raises:
             BackboneError: the network works on tokens and has no such map.
         """
-        if not self._plan.has_map:
+        if not self.plan.has_map:
             raise BackboneError(
                 f"{self.name} ends in tokens, which are no map [B, C, H, W]: use pooled(images), or graft maps from it "
                 "with backbones.timm_backbone.TimmBackbone"
             )
         last = self.body.forward_features(images)  # type: ignore[operator]
-        return [last.permute(0, 3, 1, 2) if self._plan.channels_last else last]
+        return [last.permute(0, 3, 1, 2) if self.plan.channels_last else last]
 
     def pooled(self, images: Tensor) -> Tensor:
         """What the classifier's last layer reads: pooled, and through the layers behind the pooling.
@@ -137,9 +137,9 @@ class ClassifierBackbone(Backbone):
         Returns:
             [B, pooled_channels].
         """
-        if self._plan.has_map:
+        if self.plan.has_map:
             (last,) = self(images)  # by a call, so that hooks (DropBlock) take part
-            last = last.permute(0, 2, 3, 1) if self._plan.channels_last else last
+            last = last.permute(0, 2, 3, 1) if self.plan.channels_last else last
         else:
             last = self.body.forward_features(self.normalize(images))  # type: ignore[operator]
         return self.body.forward_head(last, pre_logits=True)  # type: ignore[operator]
@@ -158,7 +158,7 @@ class ClassifierBackbone(Backbone):
             weights,
             architecture=timm_name,
             full_names={key: key for key in self.body.state_dict()},
-            full_shapes=self._plan.full_shapes,
+            full_shapes=self.plan.full_shapes,
         )
         if report.mean is not None and report.std is not None:
             self.set_statistics(report.mean, report.std, report.interpolation)

@@ -91,6 +91,7 @@ class TimmBackbone(Backbone):
         )
         self.output_stride = output_stride
         self.frozen_stages = frozen_stages
+        self.timm_name, self.plan, self.weights_given = name, plan, weights
         self.load_report: LoadReport | None = None
         self._selected = selected
         body = plan.create(name, selected)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from backbones.source_head import source_head
 from transfer.assemble import build_data, task_name
 from transfer.build import Node, build
 from transfer.engine.distributed import World, choose_device
@@ -60,6 +61,7 @@ def features_of(config: Node, images: int, seed: int, here: World) -> TaskFeatur
     if len(dataset) > images:
         dataset = part_of(dataset, np.sort(np.random.default_rng(seed).permutation(len(dataset))[:images]))
     backbone = build(config["model"]["backbone"], "model.backbone").to(here.device)
+    backbone.source_head = source_head(backbone)
     settings = loader_settings(config)
     loader = test_loader(dataset, build_augment(config, "test"), settings, backbone.pad_value, here)
     try:
