@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import timm
 import tiny_masks
 import torch
 
@@ -87,6 +88,16 @@ def test_scores_of_a_segmenter(tmp_path: Path) -> None:
     assert list(scores) == ["LogME", "H-score", "k-NN", "linear probe"]
     assert all(math.isfinite(score) for score in scores.values())
     assert 0 <= scores["k-NN"] <= 1
+
+
+def test_leep_is_among_the_scores_where_the_weights_have_a_classifier(tiny_config: Node, tmp_path: Path) -> None:
+    backbone = tiny_config["model"]["backbone"]
+    network = timm.create_model(backbone["name"], num_classes=6, **backbone.get("model_options", {}))
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    backbone["weights"] = str(tmp_path / "weights.pth")
+    wanted = {"config": tiny_config, "forecast": {"images": 5, "seed": 0}}
+    scores = result_of(forecasts, wanted, tmp_path)["scores"]
+    assert -10 < scores["LEEP"] <= 0
 
 
 def test_pictures_of_a_finished_run(finished_run: Path, tiny_config: Node, tmp_path: Path) -> None:
