@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo demo-seg demo-rank test lint clean
+.PHONY: demo demo-seg demo-rank bench test lint clean
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "needs Python 3.10 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
@@ -23,6 +23,10 @@ demo-seg: $(VENV)/.installed
 # Three backbones under a detector and a segmenter on the embedded sample, over three seeds, and the page that ranks them.
 demo-rank: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tools/rank_backbones.py configs/rank/sample.py --jobs 2
+
+# Speed beside what else one might take, as ratios on this machine: half an hour on 2 cores.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -91,7 +91,7 @@ def in_turn(
     """
     times: Times = {name: [] for name in runs}
     for position in range(-warm_up, rounds):
-        names = list(runs) if position % 2 == 0 else list(reversed(runs))
+        names = list(runs)[:: 1 if position % 2 == 0 else -1]
         for name in names:
             started = clock()
             runs[name]()

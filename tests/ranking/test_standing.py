@@ -95,7 +95,11 @@ def test_correction_takes_back_what_one_interval_would_claim() -> None:
     assert pair.gain.is_evident
     assert pair.p_holm > 0.05
     assert pair.ahead is None
-    assert pair.more_seeds == 1  # enough for one comparison, but not for six
+    # Enough for one comparison, but not for six, each of which has a sixth of 5 %.
+    assert pair.more_seeds is not None
+    level, needed = 0.05 / 6, 3 + pair.more_seeds
+    mean, sd = pair.gain.mean, pair.gain.sd
+    assert power(mean, sd, needed, confidence=1 - level) >= 0.8 > power(mean, sd, needed - 1, confidence=1 - level)
 
 
 def test_how_many_more_seeds_an_open_comparison_needs() -> None:

@@ -125,24 +125,25 @@ def smallest_gain(sd: float, seeds: int, *, wanted: float = POWER) -> float:
     return sd * float(optimize.brentq(lambda gain: power(gain, 1.0, seeds) - wanted, 0.0, 1000.0))
 
 
-def seeds_needed(gain: float, sd: float, *, wanted: float = POWER) -> int | None:
+def seeds_needed(gain: float, sd: float, *, wanted: float = POWER, confidence: float = CONFIDENCE) -> int | None:
     """How many seeds find a gain with the wanted power; None where it were more than MOST_SEEDS.
 
     Args:
         gain: true mean difference, above 0.
         sd: standard deviation of the differences, 0 or more.
         wanted: power, in (0.5, 1).
+        confidence: of the interval.
     """
     if sd == 0:
         return 2
     low, high = 1, 2  # too few, perhaps enough
-    while power(gain, sd, high) < wanted:
+    while power(gain, sd, high, confidence=confidence) < wanted:
         low, high = high, 2 * high
         if low >= MOST_SEEDS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(gain, sd, middle) >= wanted else (middle, high)
+        low, high = (low, middle) if power(gain, sd, middle, confidence=confidence) >= wanted else (middle, high)
     return high
 
 

@@ -28,6 +28,8 @@ class Pair:
     """Of the first over the second, at the seeds they share; None: they share none."""
     p_holm: float
     """After the correction over all pairs of the task; NaN with fewer than two seeds."""
+    comparisons: int = 1
+    """Pairs of the task that were tested."""
 
     @property
     def ahead(self) -> str | None:
@@ -40,12 +42,13 @@ class Pair:
     def more_seeds(self) -> int | None:
         """How many more seeds of both an open comparison needs to be told in 80 % of cases; one at the least.
 
-        At a level of 5 %, without the correction, so rather more. None: it is told, or the number is too large to
-        count or not known.
+        At a level of 5 % over all pairs of the task, each taking its equal part (Bonferroni); Holm's correction never
+        needs more. None: it is told, or the number is too large to count or not known.
         """
         if self.ahead or self.gain is None or self.gain.mean == 0 or math.isnan(self.gain.sd):
             return None
-        needed = seeds_needed(abs(self.gain.mean), self.gain.sd)
+        level = (1 - CONFIDENCE) / self.comparisons
+        needed = seeds_needed(abs(self.gain.mean), self.gain.sd, confidence=1 - level)
         return None if needed is None else max(1, needed - len(self.gain.differences))
 
 
@@ -147,7 +150,8 @@ def _on_task(task: str, figures: Mapping[str, dict[int, float]]) -> TaskStanding
     names = sorted(figures, key=lambda name: -means[name])  # of equal means, as given
     gains = [_paired(figures[one], figures[other]) for one, other in itertools.combinations(names, 2)]
     adjusted = holm([math.nan if gain is None else gain.p for gain in gains])
-    pairs = [Pair(*two, gain, p) for two, gain, p in zip(itertools.combinations(names, 2), gains, adjusted)]
+    tested = max(1, sum(not math.isnan(p) for p in adjusted))
+    pairs = [Pair(*two, gain, p, tested) for two, gain, p in zip(itertools.combinations(names, 2), gains, adjusted)]
     groups = _groups(names, pairs)
     places = []
     for name in names:
