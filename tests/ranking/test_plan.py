@@ -60,7 +60,7 @@ backbones = [
     dict(name="a", tim="resnet18"),
     dict(name="a", arm="randm", top1=170),
     dict(name="c", arm="random", weights="w.pth", norm="frozen", changes_by_task={"maks": {}}),
-    dict(name="d", arm="grown"),
+    dict(name="d", arm="grown", adds_to="e"),
     dict(arm="grown", grow=dict(confg="x.py")),
 ]
 seach = dict()
@@ -81,6 +81,7 @@ halving = dict(rungs=(2, 1))
         "arm='random' with norm='frozen' is a straw man",
         "there is no task 'maks', did you mean 'masks'?",
         "backbones[3]: arm='grown' and grow=dict(config=...) go together",
+        "backbones[3].adds_to='e' is no other backbone",
         "backbones[4] needs 'name'",
         "search has an unknown key 'sed', did you mean 'seed'?",
         "search.factors=(1.0, -1) must be numbers above 0",

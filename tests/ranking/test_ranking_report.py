@@ -116,6 +116,23 @@ def test_gains_over_the_random_arm_are_paired(known: tuple[page_reader.Page, str
     assert cells(tie, "resnet50d mixup over resnet50d best")["by seed"] == "+0.50, -0.10, +0.30"
 
 
+def test_what_a_trick_brought_is_over_the_backbone_that_it_was_added_to(tmp_path: Path) -> None:
+    record = by_hand(tmp_path)
+    page, _ = written(record, tmp_path)
+    assert "detection: what each trick brought" not in page.tables
+    best, mixup, random = record.backbones
+    assert (mixup.name, best.name) == ("resnet50d mixup", "resnet50d best")
+    mixup.adds_to, random.adds_to = best.name, "not measured here"
+    page, text = written(record, tmp_path)
+    table = page.tables["detection: what each trick brought"]
+    row = cells(table, "resnet50d mixup over resnet50d best")
+    ours, below = (np.array(FIGURES[name, "detection"]) for name in (mixup.name, best.name))
+    low, high = stats.ttest_rel(ours, below).confidence_interval()
+    assert row["gain"] == f"{(ours - below).mean():+.2f}"
+    assert row["95 % interval"] == f"{low:+.2f} to {high:+.2f}"
+    assert "not measured here" not in text
+
+
 def test_a_gain_that_is_a_loss_has_its_interval_turned_round(tmp_path: Path) -> None:
     record = by_hand(tmp_path)
     figures = {"resnet50d best": [1.0, 2.0, 3.5], "resnet50d mixup": [9.0, 9.0, 9.0], "lite0 random init": [5, 6, 7]}

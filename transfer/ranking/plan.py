@@ -12,6 +12,7 @@ A ranking is a Python file read as the configs are (mmengine's `Config`; classes
         dict(name="mine", changes={"model.backbone": dict(type=My, weights="weights/mine.pth")}),
         dict(name="random", arm="random"),                                         nothing loaded, nothing frozen
         dict(name="grown", timm="resnet26d", grow=dict(config="configs/class_folder_r14.py", changes={...})),
+        dict(name="+ mixup", ..., adds_to="grown"),                                what mixup brought is told
     ]
     search = dict(factors=(0.3, 1.0, 3.0), seed=0, budget=0.5, held_out=0.2)       None: every task's own lr
     seeds = 3
@@ -97,6 +98,8 @@ class BackbonePlan:
     top1: float | None = None
     """ImageNet top-1, percent."""
     top1_source: str | None = None
+    adds_to: str | None = None
+    """The backbone that differs from this one by one trick of its training: what the trick brought is told."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,11 @@ class _Reader:
         self.problems += [
             f"two backbones are named {name!r}" for name in sorted({n for n in names if names.count(n) > 1})
         ]
+        for place, backbone in enumerate(backbones):
+            others = [name for name in names if name != backbone.name]
+            if backbone.adds_to is not None and backbone.adds_to not in others:
+                near = nearest(backbone.adds_to, others)
+                self.problems.append(f"backbones[{place}].adds_to={backbone.adds_to!r} is no other backbone{near}")
         seeds = self.whole(content.get("seeds", 3), "seeds", 1)
         forecasts = content.get("forecasts", True)
         images = FORECAST_IMAGES if forecasts is True else 0 if forecasts is False else forecasts
@@ -244,7 +252,7 @@ class _Reader:
     def backbone(self, node: Any, where: str, tasks: list[str]) -> BackbonePlan:
         if not self.known(node, BackbonePlan, where) or not self.text(node, where, "name"):
             return BackbonePlan(where)
-        for key in ("timm", "weights", "norm", "description", "top1_source"):
+        for key in ("timm", "weights", "norm", "description", "top1_source", "adds_to"):
             if node.get(key) is not None:
                 self.text(node, where, key)
         by_task = node.get("changes_by_task", {})
@@ -387,7 +395,7 @@ class _Reader:
         return {}
 
 
-_PLAIN = ("name", "timm", "weights", "norm", "model_options", "lr_factors", "description", "top1", "top1_source")
+_PLAIN = ("name", "timm", "weights", "norm", "model_options", "lr_factors", "description", "top1", "top1_source", "adds_to")
 """Of a backbone: taken as they stand."""
 
 

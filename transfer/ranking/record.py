@@ -52,6 +52,8 @@ class BackboneRecord:
     changes: list[str] = field(default_factory=list)
     grown: dict[str, Any] | None = None
     """Of one that the ranking grew itself: config, directory, top-1 on its own test set, minutes."""
+    adds_to: str | None = None
+    """The backbone that it differs from by one trick."""
 
 
 @dataclass

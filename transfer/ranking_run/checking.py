@@ -75,6 +75,7 @@ def backbone_records(prepared: Prepared) -> list[BackboneRecord]:
                 multiply_adds=multiply_adds(built, COUNTED_SIZE),
                 input_size=list(COUNTED_SIZE),
                 changes=changes,
+                adds_to=plan.adds_to,
             )
         )
     return records

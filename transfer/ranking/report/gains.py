@@ -56,6 +56,11 @@ def _on_task(view: View, task: TaskRecord) -> list[Block]:
         ]
     else:
         blocks.append(Text("No random arm is measured here, so what pretraining brought cannot be told."))
+    tricks = [(each.name, each.adds_to) for each in view.backbones.values() if each.adds_to is not None]
+    tricks = [pair for pair in tricks if set(pair) <= set(ranked)]
+    if tricks:
+        rows = [_row(found, *pair) for pair in tricks]
+        blocks.append(Table(f"{task.name}: what each trick brought", _COLUMNS, rows, _TEXTS, notes=[_NOTE]))
     nexts = [_row(found, *pair) for pair in zip(ranked, ranked[1:])]
     blocks.append(
         Table(f"{task.name}: each backbone over the next of the ranking", _COLUMNS, nexts, _TEXTS, notes=[_NOTE])
