@@ -395,7 +395,18 @@ class _Reader:
         return {}
 
 
-_PLAIN = ("name", "timm", "weights", "norm", "model_options", "lr_factors", "description", "top1", "top1_source", "adds_to")
+_PLAIN = (
+    "name",
+    "timm",
+    "weights",
+    "norm",
+    "model_options",
+    "lr_factors",
+    "description",
+    "top1",
+    "top1_source",
+    "adds_to",
+)
 """Of a backbone: taken as they stand."""
 
 
