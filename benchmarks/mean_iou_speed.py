@@ -1,31 +1,36 @@
 """How long the confusion matrix of a segmentation takes, an image, beside np.bincount alone and beside other libraries.
 
-    python benchmarks/mean_iou_speed.py
+    OMP_NUM_THREADS=1 python benchmarks/mean_iou_speed.py
 
 Synthetic masks from a seed: 512x512, 150 classes, 5 percent of the truth ignored; either scenes of large regions (a
-prediction differs in a fifth of them) or noise. 64 different pairs are used in turn, until 2,000 images are counted.
-CPU time an image, median of the repeats, one thread; so other load on the machine changes little. "np.bincount alone"
-gets the joint index of truth and prediction ready-made, as int64; the confusion matrix is to cost at most half as much
-again. The other forms of np.bincount build their index. Libraries count fewer images, because they are slower; smp
-counts true and false positives and negatives of each class. All matrices are compared before they are timed.
+prediction differs in a fifth of them) or noise. 16 different pairs are counted in turn, in each round by every one of
+the ways. "np.bincount alone" gets the joint index of truth and prediction ready-made, as int64; the confusion matrix
+is to cost at most half as much again. The other forms of np.bincount build their index. The libraries get their int64
+tensors ready-made; smp counts true and false positives and negatives of each class. All matrices are compared before
+they are timed. CPU time, one thread.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
-import platform
 import statistics
-import time
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 import torch
+from comparison import Result, Row, Times, benchmark_parser, in_turn, one_thread, ratio_of, report, versions_of
 
 from transfer.metrics.mean_iou import MeanIoU
 from transfer.types import IGNORED_PIXEL
+
+SIZE, CLASSES, PAIRS = 512, 150, 16
+OURS, ALONE = "MeanIoU", "np.bincount alone"
+TARGETS = {"torchmetrics": 6.0}
+"""Library -> how many times as fast the matrix here was to be."""
+OVER_BINCOUNT = 1.5
+"""What the matrix may cost at most, as a multiple of np.bincount alone."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 Count = Callable[[int], object]
@@ -126,57 +131,75 @@ def library_counters(pairs: list[Pair], classes: int) -> dict[str, Count | None]
     return counters
 
 
-def milliseconds(count: Count, pairs: int, images: int, repeats: int) -> list[float]:
-    """CPU time an image of each of the repeats."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        for image in range(images):
-            count(image % pairs)
-        times.append(1000 * (time.process_time() - start) / images)
-    return times
+def checked(own: dict[str, Count], libraries: dict[str, Count | None]) -> dict[str, Count]:
+    """Those that are there, after a look at what they count. Raises: AssertionError where that differs."""
+    expected = own[ALONE](0)
+    counters = {**own, **{name: count for name, count in libraries.items() if count is not None}}
+    for name, count in counters.items():
+        counts = count(0)
+        assert counts is None or np.array_equal(np.asarray(counts), np.asarray(expected)), f"{name} counts otherwise"
+    return counters
+
+
+def all_pairs(count: Count, repeats: int) -> Callable[[], None]:
+    """Counts every pair, so often."""
+
+    def run() -> None:
+        for _ in range(repeats):
+            for position in range(PAIRS):
+                count(position)
+
+    return run
+
+
+def rows_of(kind: str, times: Times, repeats: dict[str, int]) -> list[Row]:
+    """Ours beside each of the others."""
+    an_image = {name: [each / (PAIRS * repeats[name]) for each in seconds] for name, seconds in times.items()}
+    shown = {name: f"{1000 * statistics.median(each):.3f} ms" for name, each in an_image.items()}
+    rows = []
+    for name in times:
+        if name == OURS:
+            continue
+        above, below = (OURS, name) if name == ALONE else (name, OURS)
+        ratio, spread = ratio_of(an_image[above], an_image[below])
+        rows.append(
+            Row(
+                key=f"mean_iou_{kind}_{name}",
+                what=f"confusion matrix, {CLASSES} classes, {SIZE}x{SIZE}, {kind}",
+                ours=shown[OURS],
+                beside=f"{name}: {shown[name]}",
+                ratio=ratio,
+                spread=spread,
+                target=OVER_BINCOUNT if name == ALONE else TARGETS.get(name),
+                wanted="at most" if name == ALONE else "at least",
+                note="ours over it, whose index is ready-made" if name == ALONE else "",
+            )
+        )
+    return rows
+
+
+def result(*, quick: bool) -> Result:
+    """Scenes and noise, each counted in every way."""
+    rows, libraries = [], {}
+    for draw in (scenes, noise):
+        generator = np.random.default_rng(0)
+        pairs = [draw(generator, size=SIZE, classes=CLASSES) for _ in range(PAIRS)]
+        own, libraries = own_counters(pairs, CLASSES), library_counters(pairs, CLASSES)
+        counters = checked(own, libraries)
+        repeats = {name: 8 if name in own and not quick else 1 for name in counters}  # libraries are slower
+        runs = {name: all_pairs(count, repeats[name]) for name, count in counters.items()}
+        times = in_turn(runs, rounds=3 if quick else 9)
+        rows += rows_of(draw.__name__, times, repeats)
+    for name, count in libraries.items():
+        if count is None:
+            print(f"{name} is not installed: left out")
+    return Result(rows, versions_of("numpy", "opencv-python-headless", "torch", *libraries))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--library-images", type=int, default=64)
-    parser.add_argument("--pairs", type=int, default=64)
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--classes", type=int, default=150)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    print(
-        f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, OpenCV {cv2.__version__}, "
-        f"torch {torch.__version__}"
-    )
-    for draw in (scenes, noise):
-        generator = np.random.default_rng(options.seed)
-        pairs = [draw(generator, size=options.size, classes=options.classes) for _ in range(options.pairs)]
-        print(
-            f"\n{draw.__name__}: {options.images} images of {options.size}x{options.size}, {options.classes} classes, "
-            f"seed {options.seed}, CPU ms an image, median of {options.repeats}, one thread"
-        )
-        own = own_counters(pairs, options.classes)
-        counters = {**own, **library_counters(pairs, options.classes)}
-        baseline = None
-        for name, count in counters.items():
-            if count is None:
-                print(f"{name:30s} not installed")
-                continue
-            counts = count(0)  # imports and caches, too
-            expected = own["np.bincount alone"](0)
-            assert counts is None or np.array_equal(np.asarray(counts), np.asarray(expected)), (
-                f"{name} counts otherwise"
-            )
-            images = options.images if name in own else options.library_images
-            times = milliseconds(count, len(pairs), images, options.repeats)
-            median = statistics.median(times)
-            baseline = baseline or median
-            print(f"{name:30s} {median:7.3f}  ({min(times):.3f} to {max(times):.3f})  {median / baseline:6.2f}x")
+    options = benchmark_parser(__doc__).parse_args()
+    one_thread()
+    report(result(quick=options.quick), options)
 
 
 if __name__ == "__main__":

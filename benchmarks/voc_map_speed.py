@@ -1,30 +1,35 @@
 """How long VOC scoring takes at the size of VOC2007 test, beside pycocotools and faster-coco-eval.
 
-    python benchmarks/voc_map_speed.py
+    OMP_NUM_THREADS=1 python benchmarks/voc_map_speed.py
 
-Synthetic truth and detections from a seed: 4,952 images, 20 classes, 12,000 truth boxes, 240,000 detections, of which
-nearly half lie near a truth box of their class. Every time is "all in": from records and predictions (torch tensors) to
-figures. The libraries are asked for the least they can do: IoU 0.5 only, all areas only, one limit of detections. Their
-AP is COCO's (101 recall points, another matching), so only times are compared. Median of the repeats; one thread.
+Synthetic truth and detections from a seed: 4,952 images, 20 classes, 12,000 truth boxes (15 % difficult), 240,000
+detections, of which nearly half lie near a truth box of their class. Every time is "all in": from what a test loop
+leaves, records and predictions image by image (small tensors), to the figures. For the libraries that means the lists
+of dicts that they read, made as `transfer.metrics.coco_map` makes them, their index, `evaluate` and `accumulate`; what
+`evaluate` and `accumulate` take alone is said beside it. They are asked for the least they can do: IoU 0.5 only, all
+areas only, one limit of detections. Their AP is COCO's (101 recall points, another matching), so only times are
+compared. CPU time, one thread.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import platform
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from comparison import Result, Row, benchmark_parser, in_turn, one_thread, ratio_of, report, versions_of
 
 from transfer.metrics.coco_map import accumulate, coco_datasets
 from transfer.metrics.flat import flatten_detections, flatten_truths
 from transfer.metrics.voc_map import VOCMeanAP
 from transfer.types import Prediction, Record
 
+IMAGES, TRUTHS, DETECTIONS, CLASSES = 4952, 12_000, 240_000, 20
+FORMS = {"VOC07 11-point": "voc07_11point", "area": "voc_area"}
+LIBRARIES = {"pycocotools": ("pycocotools", 5.0), "faster-coco-eval": ("faster_coco_eval", 2.0)}
+"""Package -> its module, and how many times as fast the figures here were to be."""
 _WIDTH, _HEIGHT = 500, 375
 
 
@@ -80,67 +85,63 @@ def synthetic_data(
     return records, predictions
 
 
-def timed(function: Callable[[], object], repeats: int) -> list[float]:
-    """Seconds of each of `repeats` calls."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+def by_library(
+    backend: str, records: list[Record], predictions: list[Prediction]
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """All in; and `evaluate` and `accumulate` with the library's index, from lists of dicts that are there."""
+
+    def datasets() -> tuple[dict[str, object], dict[str, object]]:
+        truths = flatten_truths(records, CLASSES)
+        detections = flatten_detections(records, predictions, CLASSES)
+        return coco_datasets(truths, detections, len(records), CLASSES)
+
+    def evaluate(truth: dict[str, object], found: dict[str, object]) -> object:
+        return accumulate(backend, truth, found, [100], iou_thresholds=[0.5], all_areas_only=True)
+
+    ready = datasets()
+    return lambda: evaluate(*datasets()), lambda: evaluate(*ready)
+
+
+def result(*, quick: bool) -> Result:
+    """Both forms of VOC's mAP beside every library that is installed."""
+    records, predictions = synthetic_data(images=IMAGES, truths=TRUTHS, detections=DETECTIONS, classes=CLASSES, seed=0)
+    names = [f"class {label}" for label in range(CLASSES)]
+    ids = list(range(1, CLASSES + 1))
+    runs: dict[str, Callable[[], object]] = {}
+    for form, protocol in FORMS.items():
+        metric = VOCMeanAP(protocol=protocol)
+        runs[form] = lambda metric=metric: metric.evaluate(records, predictions, names, ids)  # type: ignore[misc]
+    installed = [name for name, (module, _) in LIBRARIES.items() if importlib.util.find_spec(module)]
+    for library in installed:
+        runs[library], runs[f"{library} alone"] = by_library(library, records, predictions)
+    times = in_turn(runs, rounds=1 if quick else 5, warm_up=0 if quick else 1)
+    seconds = {name: statistics.median(each) for name, each in times.items()}
+    rows = []
+    for form in FORMS:
+        for library in installed:
+            ratio, spread = ratio_of(times[library], times[form])
+            alone = ratio_of(times[f"{library} alone"], times[form])[0]
+            rows.append(
+                Row(
+                    key=f"voc_map_{FORMS[form]}_{library}",
+                    what=f"VOC mAP, {form}, difficult boxes ignored, {IMAGES:,} images, {DETECTIONS:,} detections",
+                    ours=f"{seconds[form]:.3f} s",
+                    beside=f"{library}, IoU 0.5 and all areas only: {seconds[library]:.2f} s",
+                    ratio=ratio,
+                    spread=spread,
+                    target=LIBRARIES[library][1],
+                    note=f"all in; from ready dicts on it takes {seconds[f'{library} alone']:.2f} s, {alone:.1f} times",
+                )
+            )
+    for library in LIBRARIES.keys() - installed:
+        print(f"{library} is not installed: left out")
+    return Result(rows, versions_of("numpy", "torch", *LIBRARIES))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=4952)
-    parser.add_argument("--truths", type=int, default=12_000)
-    parser.add_argument("--detections", type=int, default=240_000)
-    parser.add_argument("--classes", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    records, predictions = synthetic_data(
-        images=options.images,
-        truths=options.truths,
-        detections=options.detections,
-        classes=options.classes,
-        seed=options.seed,
-    )
-    names = [f"class {label}" for label in range(options.classes)]
-    ids = list(range(1, options.classes + 1))
-
-    def by_library(backend: str) -> Callable[[], object]:
-        def run() -> object:
-            truths = flatten_truths(records, options.classes)
-            detections = flatten_detections(records, predictions, options.classes)
-            truth, found = coco_datasets(truths, detections, len(records), options.classes)
-            return accumulate(backend, truth, found, [100], iou_thresholds=[0.5], all_areas_only=True)
-
-        return run
-
-    contestants: dict[str, Callable[[], object]] = {
-        "VOCMeanAP, 11-point": lambda: VOCMeanAP().evaluate(records, predictions, names, ids),
-        "VOCMeanAP, area": lambda: VOCMeanAP(protocol="voc_area").evaluate(records, predictions, names, ids),
-    }
-    for backend, module in (("faster-coco-eval", "faster_coco_eval"), ("pycocotools", "pycocotools")):
-        if importlib.util.find_spec(module):
-            contestants[f"{backend}, IoU 0.5 only"] = by_library(backend)
-
-    print(
-        f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}"
-    )
-    print(
-        f"{options.images} images, {options.truths} truth boxes, {options.detections} detections, "
-        f"{options.classes} classes, seed {options.seed}, median of {options.repeats}, one thread"
-    )
-    baseline = None
-    for name, function in contestants.items():
-        function()  # imports and caches
-        seconds = timed(function, options.repeats)
-        median = statistics.median(seconds)
-        baseline = baseline or median
-        print(f"{name:32s} {median:7.3f} s  ({min(seconds):.3f} to {max(seconds):.3f})  {median / baseline:6.1f}x")
+    options = benchmark_parser(__doc__).parse_args()
+    one_thread()
+    report(result(quick=options.quick), options)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,6 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-import torch
-
-from backbones.contract import BackboneError
 from transfer.types import UserError
 
 
@@ -36,6 +33,16 @@ def configure_logging(is_main: bool = True) -> None:
         logging.getLogger(name).setLevel(logging.INFO if is_main else logging.ERROR)
 
 
+def _if_loaded(module: str, name: str) -> tuple[type[Exception], ...]:
+    """The exception class of a module that is slow to import; nothing where it was not: then nobody has raised it."""
+    loaded = sys.modules.get(module)
+    return () if loaded is None else (getattr(loaded, name),)
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    return (UserError, *_if_loaded("backbones.contract", "BackboneError"))
+
+
 def run(main: Callable[[], int]) -> NoReturn:
     """Call `main` and exit with its code; 2 after a user's mistake, 130 after Ctrl-C, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
@@ -43,10 +50,10 @@ def run(main: Callable[[], int]) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     try:
         code = main()
-    except (UserError, BackboneError) as error:
+    except _mistakes() as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = 2
-    except torch.OutOfMemoryError as error:
+    except _if_loaded("torch", "OutOfMemoryError") as error:
         print(f"error: out of memory: lower loader.batch_size or raise training.accumulate. {error}", file=sys.stderr)
         code = 2
     except OSError as error:

@@ -17,6 +17,7 @@ from transfer.batch.requests import RequestBatches, evaluation_batches
 from transfer.batch.shapes import PlannedShapes
 from transfer.batch.view import TrainingView
 from transfer.build import Node, build, check_arguments
+from transfer.data.table import sizes_of
 from transfer.engine.distributed import World
 from transfer.engine.settings import TrainingSettings
 from transfer.types import AnyDataset, Batch, ClassificationDataset, UserError, task_of
@@ -92,8 +93,8 @@ def aspects(dataset: AnyDataset) -> list[float]:
         raise UserError(
             "loader.aspect_grouping=True: in classification all images of a batch have one shape: leave it out"
         )
-    sizes = [dataset.record(index).size for index in range(len(dataset))]
-    return [height / width for height, width in sizes]
+    height, width = sizes_of(dataset).T
+    return list((height / width).tolist())
 
 
 def _divisor(settings: LoaderSettings, dataset: AnyDataset) -> int:

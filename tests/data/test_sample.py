@@ -324,4 +324,5 @@ def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setenv("TRICKSTACK_HOME", str(tmp_path))
     assert sample_folder() == tmp_path / f"sample-v{sample.FORMAT_VERSION}-seed0"
     monkeypatch.delenv("TRICKSTACK_HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert sample_folder().parent == Path.home() / ".cache" / "trickstack"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from transfer.data.strangers import unprintable
@@ -101,6 +101,7 @@ def resolve_labels(
     rename: Mapping[str, str | None] | None,
     source: str,
     order: Sequence[str] | None = None,
+    tell: Callable[[int, str], None] = _LOGGER.log,
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Decide the classes and the label of every name in the data.
 
@@ -110,6 +111,7 @@ def resolve_labels(
         rename: old name -> new name, or None to drop the boxes.
         source: what the messages call the data, such as its folder.
         order: all names in the data's own order (COCO's category ids), used in place of sorting.
+        tell: takes the level and the text of a warning.
 
     Returns:
         The class names, and for every found name its label, -1 where its boxes are dropped.
@@ -119,7 +121,7 @@ def resolve_labels(
     """
     known = check_class_names(class_names)
     renamed = check_rename(rename, known)
-    _warn_unused(renamed, {*found, *(order or ())}, source)
+    _warn_unused(renamed, {*found, *(order or ())}, source, tell)
     new_names = {name: renamed.get(name, name) for name in (*found, *(order or ()))}
     if known is None:
         kept = [name for name in new_names.values() if name is not None]
@@ -138,7 +140,7 @@ def resolve_labels(
     occurring = {new_names[name] for name in found}
     absent = [name for name in known if name not in occurring]
     if absent:
-        _LOGGER.warning("%s: no object of %s", source, ", ".join(map(repr, absent)))
+        tell(logging.WARNING, f"{source}: no object of {', '.join(map(repr, absent))}")
     position = {name: label for label, name in enumerate(known)}
     labels = {}
     for name in found:
@@ -152,12 +154,14 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return f" (nearest: {nearest!r})" if nearest else f" ({', '.join(known)})"
 
 
-def _warn_unused(rename: Mapping[str, str | None], names: set[str], source: str) -> None:
+def _warn_unused(
+    rename: Mapping[str, str | None], names: set[str], source: str, tell: Callable[[int, str], None]
+) -> None:
     for old in rename:
         if old not in names:
             nearest = nearest_name(old, sorted(names))
             hint = f"; nearest: {nearest!r}" if nearest else ""
-            _LOGGER.warning("%s: rename names %r, which does not occur%s", source, old, hint)
+            tell(logging.WARNING, f"{source}: rename names {old!r}, which does not occur{hint}")
 
 
 def _unknown_message(unknown: Mapping[str, Occurrence], known: Sequence[str], source: str) -> str:

@@ -1,6 +1,6 @@
 """A classification dataset: photographs, each of one class, and what its formats share while they look for them.
 
-The formats' classes differ only in how they find the files and the classes. One list of texts and one flat array, not
+The formats' classes differ only in how they find the files and the classes. One block of texts and one flat array, not
 an object per image: they pickle to a worker as two blocks. No file is opened before its image is asked for.
 
 Names become labels as in the other tasks: `class_names` fixes the order, else they are sorted; `rename` maps them. A
@@ -23,6 +23,7 @@ from transfer.data.class_names import check_class_names, check_rename, nearest_n
 from transfer.data.image import read_image
 from transfer.data.listing import find_name
 from transfer.data.mask_builder import MaskBuilder
+from transfer.data.texts import Texts
 from transfer.types import ImageRecord, Sample, UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class LabelledImages:
         """
         assert len(paths) == len(labels)
         self.root = str(root)
-        self.paths = list(paths)
+        self.paths = Texts(paths)
         self.class_names = tuple(class_names)
         self.skipped = list(skipped)
         self.ignored = dict(ignored or {})

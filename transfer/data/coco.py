@@ -18,13 +18,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
+from transfer.data.evidence import Evidence
+from transfer.data.index_cache import Index, cached_index
 from transfer.data.listing import find_name
 from transfer.data.strangers import short
 from transfer.data.table import TableDataset
 from transfer.data.table_builder import Box, Origin, TableBuilder, UnusableFile
 from transfer.types import Size, UserError
 
-_LOGGER = logging.getLogger(__name__)
 _SHOWN = 10
 _LARGEST = 1e12
 _FIRST_TOO_LARGE = 1 << 63
@@ -60,30 +61,38 @@ class COCODataset(TableDataset):
             UserError: no JSON, faulty entries, missing images, names outside class_names.
         """
         path, folder = Path(annotations), Path(images)
-        content = load_coco(path)
-        if not folder.is_dir():
-            raise UserError(f"images is {str(folder)!r}: no such folder")
-        categories = read_categories(path, content["categories"])
-        builder = TableBuilder(
-            str(path),
-            on_broken=on_broken,
-            class_names=class_names,
-            rename=rename,
-            name_order=[categories[key] for key in sorted(categories)],
-        )
-        builder.origins.append(Origin("coco", folder, path, folder))
-        reader = COCOReader(builder, folder, categories)
-        reader.read_images(content["images"])
-        reader.read_annotations(content["annotations"])
-        reader.fill(include_empty=include_empty)
-        table, names, counts = builder.finish()
+        options = {"class_names": class_names, "rename": rename, "on_broken": on_broken}
+
+        def read() -> Index:
+            return _read_file(path, folder, options, include_empty=include_empty)
+
+        key = {"format": "coco", "file": os.path.abspath(path), "given": str(path), "empty": include_empty}
+        index = cached_index(folder, {**key, **options}, read)
         super().__init__(
-            table,
-            names,
-            skipped=builder.problems,
-            counts=counts,
-            category_ids=_ids_of(names, categories, rename or {}),
+            index.table,
+            index.class_names,
+            skipped=index.skipped,
+            counts=index.counts,
+            category_ids=index.category_ids,
         )
+
+
+def _read_file(path: Path, folder: Path, options: Mapping[str, Any], *, include_empty: bool) -> Index:
+    """The file's images and boxes; arguments and errors as in `COCODataset`."""
+    evidence = Evidence()
+    evidence.look("file", path)
+    content = load_coco(path)
+    if not folder.is_dir():
+        raise UserError(f"images is {str(folder)!r}: no such folder")
+    categories = read_categories(path, content["categories"])
+    in_order = [categories[key] for key in sorted(categories)]
+    builder = TableBuilder(str(path), name_order=in_order, evidence=evidence, **options)
+    builder.origins.append(Origin("coco", folder, path, folder))
+    reader = COCOReader(builder, folder, categories, evidence)
+    reader.read_images(content["images"])
+    reader.read_annotations(content["annotations"])
+    reader.fill(include_empty=include_empty)
+    return Index.of(builder, lambda names: _ids_of(names, categories, options["rename"] or {}))
 
 
 def load_coco(path: Path) -> dict[str, list[Any]]:
@@ -163,7 +172,9 @@ def _ids_of(names: Sequence[str], categories: Mapping[int, str], rename: Mapping
 class COCOReader:
     """Checks the entries one by one; faults go to the builder's list, sound images with their boxes to its columns."""
 
-    def __init__(self, builder: TableBuilder, folder: Path, categories: Mapping[int, str]) -> None:
+    def __init__(
+        self, builder: TableBuilder, folder: Path, categories: Mapping[int, str], evidence: Evidence | None = None
+    ) -> None:
         self.builder = builder
         self.folder = folder
         self.categories = categories
@@ -172,6 +183,8 @@ class COCOReader:
         self.boxes: dict[int, list[Box]] = {}
         self.faulty: set[int] = set()
         """Ids of images that are left out."""
+        self.evidence = evidence or Evidence()
+        """The folders that were listed."""
         self._not_there = f" is not in {folder}"
 
     def read_images(self, entries: Sequence[Any]) -> None:
@@ -200,6 +213,7 @@ class COCOReader:
             return f"file_name {entry['file_name']!r} leads out of {self.folder}"
         parent = os.path.join(self.folder, relative.parent) if len(relative.parts) > 1 else str(self.folder)
         if parent not in listings:
+            self.evidence.look("names", parent)
             listings[parent] = set(os.listdir(parent)) if os.path.isdir(parent) else set()
         found = find_name(listings[parent], relative.name)
         if found is None:
@@ -274,4 +288,4 @@ class COCOReader:
             where = f"{self.builder.source} (image {image_id}, {os.path.basename(path)})"
             self.builder.add(path, image_id=image_id, size=size, boxes=boxes, annotation=where)
         if left_out:
-            _LOGGER.info("%s: %d images without boxes left out", self.builder.source, left_out)
+            self.builder.tell(logging.INFO, f"{self.builder.source}: {left_out} images without boxes left out")

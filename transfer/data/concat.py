@@ -5,19 +5,19 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
 
 from transfer.data.class_names import nearest_name
+from transfer.data.table import ByColumns, image_ids_of, sizes_of
 from transfer.types import DetectionDataset, MaskRecord, Record, Sample, SegmentationDataset, UserError
 
 _LOGGER = logging.getLogger(__name__)
 
 
-class UnionDataset:
+class UnionDataset(ByColumns):
     """The images of all `datasets`, in their order.
 
     Where image ids of different sets collide, every id becomes "<number of the set, from 1>_<id>", so ids stay unique.
@@ -40,8 +40,8 @@ class UnionDataset:
         for number, dataset in enumerate(self.datasets[1:], 2):
             _check_names(self.class_names, tuple(dataset.class_names), number)
         self._ends = list(accumulate(len(dataset) for dataset in self.datasets))
-        counts = Counter(dataset.record(index).image_id for dataset in self.datasets for index in range(len(dataset)))
-        self._numbered = any(count > 1 for count in counts.values())
+        self._numbered = False
+        self._numbered = len(set(self.image_ids())) < len(self)
         ids = {tuple(dataset.category_ids()) for dataset in self.datasets}
         self._category_ids = ids.pop() if len(ids) == 1 else tuple(range(1, len(self.class_names) + 1))
         if ids:
@@ -53,6 +53,15 @@ class UnionDataset:
     def category_ids(self) -> Sequence[int]:
         """The sets' own ids where they agree, else label + 1."""
         return self._category_ids
+
+    def sizes(self) -> np.ndarray:
+        """[N, 2] int64, (height, width) of every image."""
+        return np.concatenate([sizes_of(dataset) for dataset in self.datasets])
+
+    def image_ids(self) -> Sequence[int | str]:
+        """Of every image."""
+        each = [image_ids_of(dataset) for dataset in self.datasets]
+        return [self._image_id(number, image_id) for number, ids in enumerate(each) for image_id in ids]
 
     def record(self, index: int) -> Record:
         """Truth and size without decoding pixels.

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from functools import cache
@@ -29,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.data import sample_scene
+from transfer.data.home import cache_home
 from transfer.data.sample_objects import CROP_CLASSES, SAMPLE_CLASSES
 from transfer.data.sample_scene import Scene, make_crop, make_scene, scene_names
 from transfer.types import Size, UserError
@@ -53,10 +53,8 @@ _STYLE = ("VARIATION", "SENSOR_NOISE", "BLUR")
 
 
 def sample_folder() -> Path:
-    """Where the default sample lives: under $TRICKSTACK_HOME, or ~/.cache/trickstack."""
-    home = os.environ.get("TRICKSTACK_HOME")
-    root = Path(home).expanduser() if home else Path.home() / ".cache" / "trickstack"
-    return root / f"sample-v{FORMAT_VERSION}-seed0"
+    """Where the default sample lives: below `cache_home()`."""
+    return cache_home() / f"sample-v{FORMAT_VERSION}-seed0"
 
 
 def make_sample(

@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 import numpy as np
 
 from transfer.data.image import BrokenSample
+from transfer.data.table import ByColumns, TableDataset, image_ids_of, sizes_of
 from transfer.types import (
     IGNORED_PIXEL,
     AnyDataset,
@@ -87,7 +88,7 @@ class _Chosen(Generic[WholeSet]):
         return dataclasses.replace(sample, index=index % len(self))
 
 
-class SubsetDataset(_Chosen[DetectionDataset]):
+class SubsetDataset(_Chosen[DetectionDataset], ByColumns):
     """Some images of a data set, under its class names and image ids."""
 
     @staticmethod
@@ -110,6 +111,15 @@ class SubsetDataset(_Chosen[DetectionDataset]):
             IndexError: no such image.
         """
         return self.dataset.record(int(self.indices[index]))
+
+    def sizes(self) -> np.ndarray:
+        """[N, 2] int64, (height, width) of every image."""
+        return sizes_of(self.dataset)[self.indices]
+
+    def image_ids(self) -> Sequence[int | str]:
+        """Of every image."""
+        ids = list(image_ids_of(self.dataset))
+        return [ids[index] for index in self.indices.tolist()]
 
 
 class SegmentationSubset(_Chosen[SegmentationDataset]):
@@ -220,13 +230,22 @@ def split_validation(
             ClassificationSubset(dataset, indices=np.flatnonzero(~held_out).tolist()),
             ClassificationSubset(dataset, indices=np.flatnonzero(held_out).tolist()),
         )
-    present = np.zeros((len(dataset), len(dataset.class_names)), bool)
-    for index in range(len(dataset)):
-        labels = dataset.record(index).labels
-        present[index, labels[(labels >= 0) & (labels < present.shape[1])]] = True  # a preflight names the others
-    held_out = hold_out(present, fraction, seed)
+    held_out = hold_out(_present_by_boxes(dataset), fraction, seed)
     train, val = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     return SubsetDataset(dataset, indices=train.tolist()), SubsetDataset(dataset, indices=val.tolist())
+
+
+def _present_by_boxes(dataset: DetectionDataset) -> np.ndarray:
+    """[N, K] bool: which classes have a box in which image; a label that is no class is a preflight's to name."""
+    if isinstance(dataset, TableDataset):
+        counts, labels = np.diff(dataset.table.starts), dataset.table.labels
+    else:
+        each = [dataset.record(index).labels for index in range(len(dataset))]
+        counts, labels = np.array([len(one) for one in each]), np.concatenate(each)
+    present = np.zeros((len(dataset), len(dataset.class_names)), bool)
+    known = (labels >= 0) & (labels < present.shape[1])
+    present[np.repeat(np.arange(len(dataset)), counts)[known], labels[known]] = True
+    return present
 
 
 def present_by_masks(dataset: SegmentationDataset) -> np.ndarray:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from transfer.data.image import read_image
-from transfer.types import Record, Sample
+from transfer.data.texts import Texts, packed_ids
+from transfer.types import DetectionDataset, Record, Sample, SegmentationDataset
 
 
 @dataclass(slots=True)
 class DetectionTable:
     """N images with M boxes in all."""
 
-    paths: list[str]
-    image_ids: list[int | str]
+    paths: Sequence[str]
+    image_ids: Sequence[int | str]
     sizes: np.ndarray
     """[N, 2] int64, (height, width)."""
     starts: np.ndarray
@@ -38,13 +39,16 @@ class DetectionTable:
 
     def take(self, indices: Sequence[int]) -> DetectionTable:
         """The images `indices` in this order."""
-        spans = [np.arange(self.starts[index], self.starts[index + 1]) for index in indices]
-        rows = np.concatenate([np.zeros(0, np.int64), *spans])
+        images = np.asarray(indices, np.int64)
+        counts = np.diff(self.starts)[images]
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        # [M] rows: those of the first image from its first one on, those of the second from its first one on, ...
+        rows = np.arange(starts[-1]) + np.repeat(self.starts[images] - starts[:-1], counts)
         return DetectionTable(
-            paths=[self.paths[index] for index in indices],
-            image_ids=[self.image_ids[index] for index in indices],
-            sizes=self.sizes[np.asarray(indices, np.int64)].reshape(-1, 2),
-            starts=np.cumsum([0, *(len(span) for span in spans)]),
+            paths=Texts(self.paths[index] for index in images.tolist()),
+            image_ids=packed_ids([self.image_ids[index] for index in images.tolist()]),
+            sizes=self.sizes[images].reshape(-1, 2),
+            starts=starts,
             boxes=self.boxes[rows],
             labels=self.labels[rows],
             difficult=self.difficult[rows],
@@ -53,7 +57,19 @@ class DetectionTable:
         )
 
 
-class TableDataset:
+class ByColumns:
+    """A data set that knows some things of all images at once: a million records take ten seconds and more."""
+
+    def sizes(self) -> np.ndarray:
+        """[N, 2] int64, (height, width) of every image."""
+        raise NotImplementedError
+
+    def image_ids(self) -> Sequence[int | str]:
+        """Of every image."""
+        raise NotImplementedError
+
+
+class TableDataset(ByColumns):
     """A detection dataset over a `DetectionTable`; the formats' classes only differ in how they fill it."""
 
     def __init__(
@@ -86,6 +102,14 @@ class TableDataset:
     def category_ids(self) -> Sequence[int]:
         """The id that label k is written as in COCO-format files."""
         return self._category_ids
+
+    def sizes(self) -> np.ndarray:
+        """[N, 2] int64, (height, width) of every image."""
+        return self.table.sizes.copy()
+
+    def image_ids(self) -> Sequence[int | str]:
+        """Of every image."""
+        return self.table.image_ids
 
     def record(self, index: int) -> Record:
         """Truth and size without decoding pixels; copies, so a caller may change them.
@@ -131,3 +155,17 @@ class TableDataset:
             path=record.path,
             original_size=record.size,
         )
+
+
+def sizes_of(dataset: DetectionDataset | SegmentationDataset) -> np.ndarray:
+    """[N, 2] int64, (height, width) of every image."""
+    if isinstance(dataset, ByColumns):
+        return dataset.sizes()
+    return np.array([dataset.record(index).size for index in range(len(dataset))], np.int64).reshape(-1, 2)
+
+
+def image_ids_of(dataset: DetectionDataset) -> Sequence[int | str]:
+    """The id of every image."""
+    if isinstance(dataset, ByColumns):
+        return dataset.image_ids()
+    return [dataset.record(index).image_id for index in range(len(dataset))]

@@ -22,8 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from transfer.data.class_names import Occurrence, resolve_labels
+from transfer.data.evidence import Evidence
 from transfer.data.image import BrokenSample, image_header
 from transfer.data.table import DetectionTable
+from transfer.data.texts import Texts, packed_ids
 from transfer.types import Size, UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -100,6 +102,11 @@ def recording() -> Iterator[list[TableBuilder]]:
         _RECORDED.reset(token)
 
 
+def is_recording() -> bool:
+    """Whether somebody wants the builders, so that the files have to be read."""
+    return _RECORDED.get() is not None
+
+
 @dataclass
 class TableBuilder:
     """Collects images with their boxes, and the faults met on the way."""
@@ -127,6 +134,10 @@ class TableBuilder:
     stated_sizes: list[Size | None] = field(default_factory=list)
     """As given to `add`; `sizes` holds those believed."""
     origins: list[Origin] = field(default_factory=list)
+    evidence: Evidence = field(default_factory=Evidence)
+    """What the files looked like that were read; whoever reads one looks at it first."""
+    told: list[tuple[int, str]] = field(default_factory=list)
+    """(level, line) of the log."""
 
     def __post_init__(self) -> None:
         if self.on_broken not in ("stop", "skip"):
@@ -148,6 +159,11 @@ class TableBuilder:
         self.problems.append(line or f"{file}: {reason}")
         self.faults.append(Fault(code, file, reason, image))
 
+    def tell(self, level: int, line: str) -> None:
+        """Log a line that belongs to the data: it is repeated where their index comes from the cache."""
+        self.told.append((level, line))
+        _LOGGER.log(level, "%s", line)
+
     def add(self, path: str, *, image_id: int | str, size: Size | None, boxes: list[Box], annotation: str) -> None:
         """Take one image.
 
@@ -159,7 +175,7 @@ class TableBuilder:
             annotation: the file, or file and entry, they come from.
         """
         try:
-            believed = _believed_size(path, size, boxes)
+            believed = size if size is not None and _holds_all(size, boxes) else self._size_of_image(path, size)
         except BrokenSample as error:
             self.fault("image", path, error.reason, image=path)
             return
@@ -169,6 +185,13 @@ class TableBuilder:
         self.sizes.append(believed)
         self.stated_sizes.append(size)
         self.boxes.append(boxes)
+
+    def _size_of_image(self, path: str, stated: Size | None) -> Size:
+        """The header's size, unless it agrees with the stated one."""
+        self.evidence.look("file", path)
+        header = image_header(path)
+        # the stated size may be that of the stored pixels, before EXIF rotation: it is then right (see image.py)
+        return stated if stated is not None and stated == header.stored_size else header.size
 
     def finish(self) -> tuple[DetectionTable, tuple[str, ...], dict[str, int]]:
         """Resolve the names and clean the boxes.
@@ -189,8 +212,8 @@ class TableBuilder:
         areas = np.where(np.isnan(stated_areas), sides[:, 0] * sides[:, 1], stated_areas).astype(np.float32)
         per_image = np.bincount(owner[kept], minlength=len(self.paths))
         table = DetectionTable(
-            paths=self.paths,
-            image_ids=self.image_ids,
+            paths=Texts(self.paths),
+            image_ids=packed_ids(self.image_ids),
             sizes=np.array(self.sizes, np.int64).reshape(-1, 2),
             starts=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
             boxes=corners[kept],
@@ -227,7 +250,7 @@ class TableBuilder:
             if mask.any():
                 first = self.annotations[owner[int(np.argmax(mask))]]
                 boxes = "1 box" if mask.sum() == 1 else f"{mask.sum()} boxes"
-                _LOGGER.log(level, "%s: %s %s, first: %s", self.source, boxes, what, first)
+                self.tell(level, f"{self.source}: {boxes} {what}, first: {first}")
         masks = {"without_area": empty, "outside": outside, "clipped": clipped, "renamed_to_none": unwanted}
         return corners, kept, {reason: int(mask.sum()) for reason, mask in masks.items()}
 
@@ -243,7 +266,7 @@ class TableBuilder:
                 'Mend or remove them, or set on_broken="skip" to leave them out.'
             )
         elif self.problems:
-            _LOGGER.warning("%s: %d left out:\n%s", self.source, len(self.problems), shown)
+            self.tell(logging.WARNING, f"{self.source}: {len(self.problems)} left out:\n{shown}")
         if not self.paths:
             left_out = f"; left out:\n{shown}" if self.problems else ""
             raise UserError("\n".join(errors) or f"{self.source}: no usable image{left_out}")
@@ -253,7 +276,12 @@ class TableBuilder:
                 found.setdefault(box.name, Occurrence(0, annotation)).count += 1
         try:
             resolved = resolve_labels(
-                found, class_names=self.class_names, rename=self.rename, source=self.source, order=self.name_order
+                found,
+                class_names=self.class_names,
+                rename=self.rename,
+                source=self.source,
+                order=self.name_order,
+                tell=self.tell,
             )
         except UserError as error:
             raise UserError("\n".join([*errors, str(error)])) from None
@@ -262,13 +290,8 @@ class TableBuilder:
         return resolved
 
 
-def _believed_size(path: str, stated: Size | None, boxes: list[Box]) -> Size:
-    """The stated size, unless there is none or the boxes contradict it and so does the image's header."""
-    if stated is not None:
-        height, width = stated
-        right, bottom = width + _ROUNDING, height + _ROUNDING
-        if all(box.corners[2] <= right and box.corners[3] <= bottom for box in boxes):
-            return stated
-    header = image_header(path)
-    # the stated size may be that of the stored pixels, before EXIF rotation: it is then right (see image.py)
-    return stated if stated == header.stored_size else header.size
+def _holds_all(size: Size, boxes: list[Box]) -> bool:
+    """Whether the boxes lie in an image of this size, but for rounding."""
+    height, width = size
+    right, bottom = width + _ROUNDING, height + _ROUNDING
+    return all(box.corners[2] <= right and box.corners[3] <= bottom for box in boxes)

@@ -8,19 +8,19 @@ Images without objects stay, as negatives.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transfer.data.index_cache import Index, cached_index
 from transfer.data.listing import ImageFolder, find_name
 from transfer.data.strangers import read_bounded
 from transfer.data.table import TableDataset
 from transfer.data.table_builder import Fault, Origin, TableBuilder, UnusableFile
 from transfer.data.voc_xml import MAX_XML_BYTES, BadObject, BadXML, parse_voc_xml
 from transfer.types import UserError
-
-_LOGGER = logging.getLogger(__name__)
 
 VOC_CLASSES = (
     "aeroplane",
@@ -76,10 +76,16 @@ class VOCDataset(TableDataset):
         if not wanted:
             raise UserError('splits is empty: name one, such as "2007_trainval"')
         source = f"{root} ({' + '.join(map(str, wanted))})"
-        builder = TableBuilder(source, on_broken=on_broken, class_names=class_names, rename=rename)
-        _read_splits(builder, root, [_find_split(root, split) for split in wanted])
-        table, names, counts = builder.finish()
-        super().__init__(table, names, skipped=builder.problems, counts=counts)
+        lists = [_find_split(root, split) for split in wanted]
+        options = {"class_names": class_names, "rename": rename, "on_broken": on_broken}
+
+        def read() -> Index:
+            builder = TableBuilder(source, **options)  # type: ignore[arg-type]
+            _read_splits(builder, root, lists)
+            return Index.of(builder)
+
+        index = cached_index(root, {"format": "voc", "lists": [str(each.path) for each in lists], **options}, read)
+        super().__init__(index.table, index.class_names, skipped=index.skipped, counts=index.counts)
 
 
 class XMLFolderDataset(TableDataset):
@@ -105,18 +111,17 @@ class XMLFolderDataset(TableDataset):
             UserError: no XML files, unusable files, names outside class_names.
         """
         root = Path(root)
-        builder = TableBuilder(str(root), on_broken=on_broken, class_names=class_names, rename=rename)
         annotations, images = _xml_folders(root)
-        builder.origins.append(Origin("xml", root, annotations, images))
-        listing = ImageFolder(images)
-        files = sorted(annotations.glob("*.[xX][mM][lL]"))
-        for path in files:
-            _read_xml(builder, path, listing, image_id=path.stem)
-        table, names, counts = builder.finish()
-        unlabelled = set(listing.by_stem) - {path.stem for path in files} - {Path(path).stem for path in table.paths}
-        if unlabelled:
-            _LOGGER.info("%s: %d images without XML are not part of the data", root, len(unlabelled))
-        super().__init__(table, names, skipped=builder.problems, counts=counts)
+        options = {"class_names": class_names, "rename": rename, "on_broken": on_broken}
+
+        def read() -> Index:
+            builder = TableBuilder(str(root), **options)  # type: ignore[arg-type]
+            _read_folder(builder, root, annotations, images)
+            return Index.of(builder)
+
+        folders = [str(annotations), str(images)]
+        index = cached_index(root, {"format": "xml", "folders": folders, **options}, read)
+        super().__init__(index.table, index.class_names, skipped=index.skipped, counts=index.counts)
 
 
 @dataclass(slots=True, frozen=True)
@@ -197,8 +202,12 @@ def _read_splits(builder: TableBuilder, root: Path, lists: Sequence[_SplitList])
             for part in ("Annotations", "JPEGImages"):
                 if not (split.folder / part).is_dir():
                     raise UserError(f"{split.folder}: has no folder {part}, where VOC keeps what its split lists name")
+            builder.evidence.look("xml", split.folder / "Annotations")
+            builder.evidence.look("names", split.folder / "JPEGImages")
             listings[split.year] = ImageFolder(split.folder / "JPEGImages")
-            annotations[split.year] = {path.stem for path in (split.folder / "Annotations").glob("*.xml")}
+            names = os.listdir(split.folder / "Annotations")
+            annotations[split.year] = {os.path.splitext(name)[0] for name in names if name.endswith(".xml")}
+        builder.evidence.look("content", split.path)
         stems = _list_entries(split.path, annotations[split.year])
         again = sum((split.year, stem) in entries for stem in stems) + len(stems) - len(set(stems))
         if again:
@@ -207,9 +216,8 @@ def _read_splits(builder: TableBuilder, root: Path, lists: Sequence[_SplitList])
         repeated += again
         entries.update({(split.year, stem): split for stem in stems})
     if repeated:
-        _LOGGER.warning(
-            "%s: %d entries of the split lists are repeated; each image counts once", builder.source, repeated
-        )
+        line = f"{builder.source}: {repeated} entries of the split lists are repeated; each image counts once"
+        builder.tell(logging.WARNING, line)
     for year, listing in listings.items():
         folder = listing.folder.parent
         files = tuple(dict.fromkeys(split.path for split in lists if split.year == year))
@@ -264,6 +272,20 @@ def _xml_folders(root: Path) -> tuple[Path, Path]:
         hint = f"; XML files are in {', '.join(below)}: name one of these" if below else ""
         raise UserError(f"{annotations}: no XML files{hint}")
     return annotations, images
+
+
+def _read_folder(builder: TableBuilder, root: Path, annotations: Path, images: Path) -> None:
+    """All XML files of a folder, in the order of their names."""
+    builder.origins.append(Origin("xml", root, annotations, images))
+    builder.evidence.look("xml", annotations)
+    builder.evidence.look("names", images)
+    listing = ImageFolder(images)
+    files = sorted(annotations.glob("*.[xX][mM][lL]"))
+    for path in files:
+        _read_xml(builder, path, listing, image_id=path.stem)
+    unlabelled = set(listing.by_stem) - {path.stem for path in files} - {Path(path).stem for path in builder.paths}
+    if unlabelled:
+        builder.tell(logging.INFO, f"{root}: {len(unlabelled)} images without XML are not part of the data")
 
 
 def _read_xml(builder: TableBuilder, path: Path, listing: ImageFolder, *, image_id: str) -> None:

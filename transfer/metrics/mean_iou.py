@@ -22,7 +22,7 @@ of two variables reads the two uint8 masks as they are. CPU time for a pair of 5
 regions / of noise, as a multiple of np.bincount alone, which is given its int64 index (0.79 / 0.67 ms): `add`, its
 checks included, 0.67 / 0.81; np.bincount with an int64 index to build 1.25 / 1.29, with a uint16 index built in place
 1.04 / 1.01, with the two masks' bytes merged to uint16 0.95 / 0.96, the same in pieces that stay in the cache 1.14 /
-1.17. Measured by `benchmarks/mean_iou_speed.py --images 256` (seed 0, one thread of a busy two-core AVX2 machine, numpy
+1.17. Measured by `benchmarks/mean_iou_speed.py` (one thread of a busy two-core AVX2 machine, numpy
 2.4.6, OpenCV 5.0.0). Regions cost more than noise: neighbouring pixels count into the same place, one after the other.
 """
 
