@@ -102,6 +102,10 @@ class TimmBackbone(Backbone):
             self._load(weights, plan)
         if norm != "group":
             apply_norm_policy(self.body, norm)
+        if norm == "frozen":
+            from backbones.frozen_norm import rest_batch_norms  # late: timm takes seconds to import
+
+            rest_batch_norms(self.body)
         self._freeze(plan)
         self._settle_form()
         self.train()

@@ -40,6 +40,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "transfer.experiments": ("transfer.types", "transfer.build"),
     "transfer.ranking": (*BELOW, "transfer.build", "transfer.experiments", "backbones.contract"),
     "transfer.ranking_run": ALL_OF_THE_LIBRARY,
+    "transfer.export": ALL_OF_THE_LIBRARY,
     "transfer.cli": ("transfer.types", "backbones.contract"),
     "transfer.provenance": ("transfer.types",),
     "transfer.evaluator": ("transfer.types", "transfer.engine", "transfer.report"),

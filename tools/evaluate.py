@@ -12,7 +12,7 @@ import argparse
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure a detector from its checkpoint.")
-    parser.add_argument("checkpoint", help="last.pth or best.pth of a run")
+    parser.add_argument("checkpoint", help="last.pth or best.pth of a run, or an exported .onnx")
     parser.add_argument("--data", metavar="ROOT_OR_CONFIG", help="data folder, or a config whose data.test is measured")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="which of the config's data")
     parser.add_argument(

@@ -11,16 +11,17 @@ from typing import Any
 from transfer.assemble import as_plain, build_dataset, build_evaluator, set_data_root
 from transfer.build import Node, load_config
 from transfer.data.subset import split_validation
-from transfer.engine.checkpoint import library_versions, load_checkpoint
-from transfer.engine.distributed import World, choose_device
+from transfer.engine.checkpoint import library_versions
+from transfer.engine.distributed import World
 from transfer.engine.hooks import json_text
 from transfer.engine.run_directory import new_run_directory, write_text_atomically
 from transfer.engine.train import MetricLike
 from transfer.engine.workers import end_workers
 from transfer.evaluator import DetectionEvaluator
+from transfer.export.trained import open_trained
 from transfer.metrics.detections import write_coco_detections
 from transfer.provenance import differences, fingerprint, git_state
-from transfer.restoring import differing_keys, restore
+from transfer.restoring import differing_keys
 from transfer.types import AnyDataset, UserError
 
 logger = logging.getLogger("trickstack")
@@ -40,7 +41,7 @@ def evaluate_checkpoint(
     """Measure, print the tables, write results.json and a page of predictions; of a detector detections.json, too.
 
     Args:
-        path: a checkpoint of this project.
+        path: a checkpoint of this project, or an ONNX file that tools/export.py made of one.
         data: None for the data of the checkpoint's config; a folder in its place; or a config whose data is taken.
         split: "test", "val" or "train" of that data.
         output: folder; None for a new numbered one in evaluation/ beside the checkpoint.
@@ -51,16 +52,14 @@ def evaluate_checkpoint(
     Raises:
         UserError: what the user can mend.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint, restored, device_here = open_trained(path, device, trust=trust)
     if output is not None:
         make_folder(output)
     now = {**library_versions(), "git": git_state()}
     changed = differences({**checkpoint["versions"], "git": checkpoint.get("git")}, now, list(now))
     if changed:
         logger.warning("other versions than in training, figures may differ a little: %s", ", ".join(changed))
-    here = World(0, 1, choose_device(device))
-    restored = restore(checkpoint, here.device, trust=trust)
-    config = restored.config
+    here, config = World(0, 1, device_here), restored.config
     trusted: Sequence[str] | None = restored.trusted
     if data is not None and data.endswith(".py"):
         other = load_config(data)  # the user's own file: any class

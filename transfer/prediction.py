@@ -15,16 +15,14 @@ from transfer.assemble import backbone_of, build_testing, task_name
 from transfer.batch.collate import Collate
 from transfer.batch.view import ViewedSample
 from transfer.data.image import IMAGE_SUFFIXES, BrokenSample, read_image
-from transfer.engine.checkpoint import load_checkpoint
-from transfer.engine.distributed import choose_device
 from transfer.engine.hooks import json_text
 from transfer.engine.run_directory import write_text_atomically
 from transfer.engine.views import views_of
 from transfer.evaluation import make_folder, progress
+from transfer.export.trained import open_trained
 from transfer.report.class_pages import with_classes
 from transfer.report.overlays import draw_label_map, write_palette_png
 from transfer.report.pages import draw_boxes, write_picture
-from transfer.restoring import restore
 from transfer.types import ClassScores, LabelMap, Prediction, Request, Sample, UserError
 
 logger = logging.getLogger("trickstack")
@@ -62,11 +60,12 @@ def predict_paths(
     pictures: bool = True,
     trust: Sequence[str] = (),
     test_time: Mapping[str, Any] | None = None,
+    fuse: bool = True,
 ) -> list[dict[str, Any]]:
     """Detect objects in every image, segment it or classify it; a file that cannot be read is named and left out.
 
     Args:
-        checkpoint_path: a checkpoint of this project.
+        checkpoint_path: a checkpoint of this project, or an ONNX file that tools/export.py made of one.
         paths: files, folders, globs.
         output: folder for predictions.json and the drawings; files of the same names in it are replaced.
         score: weaker detections are left out, in [0, 1]; read by detectors only.
@@ -74,6 +73,7 @@ def predict_paths(
         pictures: whether to draw.
         trust: further modules that the checkpoint's config may name.
         test_time: in place of the config's `loader.test_time`; None: as the config says.
+        fuse: whether batch norms are folded into convolutions first: the same but for rounding, in less time.
     Returns:
         One dict an image: file, width, height, and detections (class, score, box as xyxy pixels), areas (class,
         pixels, share of the image) or classes (class, score; the five likeliest).
@@ -81,9 +81,7 @@ def predict_paths(
     if not 0 <= score <= 1:
         raise UserError(f"--score {score}: give a number from 0 to 1")
     images = find_images(paths)
-    checkpoint = load_checkpoint(checkpoint_path)
-    where = choose_device(device)
-    restored = restore(checkpoint, where, trust=trust)
+    _, restored, where = open_trained(checkpoint_path, device, trust=trust, fuse=fuse)
     if test_time is not None:
         restored.config["loader"]["test_time"] = dict(test_time)
     task, pipelines = build_testing(restored.config, restored.task, restored.trusted)
@@ -107,7 +105,7 @@ def predict_paths(
             logger.warning("left out: %s: %s", path, error.reason)
             continue
         request = Request(0, 0)
-        samples = [augment(_sample(pixels, path), request, np.random.default_rng(0)) for augment in pipelines]
+        samples = [augment(sample_of(pixels, path), request, np.random.default_rng(0)) for augment in pipelines]
         batches = [collate([ViewedSample(sample, request)]) for sample in samples]
         prediction = task.predict(task.model, views_of(batches).to(where))[0]
         about: dict[str, Any] = {"file": str(path), "width": pixels.shape[1], "height": pixels.shape[0]}
@@ -199,8 +197,13 @@ def _spare_originals(images: Sequence[Path], folder: Path, names: Mapping[Path, 
         )
 
 
-def _sample(pixels: np.ndarray, path: Path) -> Sample:
-    """The image as a sample without truth."""
+def sample_of(pixels: np.ndarray, path: Path) -> Sample:
+    """The image as a sample without truth.
+
+    Args:
+        pixels: [H, W, 3] uint8, RGB.
+        path: where it came from.
+    """
     height, width = pixels.shape[:2]
     return Sample(
         image=pixels,

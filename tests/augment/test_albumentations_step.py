@@ -10,7 +10,7 @@ import albumentations
 import numpy as np
 import pytest
 
-from transfer.augment.albumentations_step import AlbumentationsStep, ColorJitter
+from transfer.augment.albumentations_step import AlbumentationsStep
 from transfer.types import Request, UserError
 
 ANY = Request(0, 0)
@@ -138,32 +138,8 @@ def test_geometric_boxes_stay_on_their_pixels(painted, extent) -> None:
         assert np.abs(extent(moved.image) - moved.boxes[0]).max() <= 1
 
 
-def test_color_jitter_changes_colours_only(noise) -> None:
-    sample = noise(40, 50, [[1.3, 2.7, 30.1, 39.9]])
-    before = sample.image.copy()
-    jittered = ColorJitter()(sample, ANY, rng(0))
-    assert not np.array_equal(jittered.image, before)
-    assert np.array_equal(sample.image, before)
-    assert jittered.boxes is sample.boxes
-    off = ColorJitter(brightness=0, contrast=0, saturation=0, hue=0)(sample, ANY, rng(0))
-    assert np.array_equal(off.image, before)
-    assert np.array_equal(ColorJitter(p=0.0)(sample, ANY, rng(0)).image, before)
-
-
-def test_brightness_stays_within_its_factors(noise) -> None:
-    sample = noise(40, 50)
-    sample.image[:] = 100
-    step = ColorJitter(brightness=0.4, contrast=0, saturation=0, hue=0)
-    levels = [float(step(sample, ANY, rng(seed)).image.mean()) for seed in range(60)]
-    assert min(levels) >= 59
-    assert max(levels) <= 141
-    assert max(levels) - min(levels) > 60
-
-
 def test_mistakes_are_named(noise) -> None:
     with pytest.raises(UserError, match="not albumentations transforms: function"):
         AlbumentationsStep([lambda image: image])  # type: ignore[list-item]
     with pytest.raises(UserError, match=r"float32.*uint8"):
         AlbumentationsStep([albumentations.Normalize(p=1)])(noise(4, 4), ANY, rng(0))
-    with pytest.raises(UserError, match=r"brightness=2.*hue=0.7"):
-        ColorJitter(brightness=2, hue=0.7)

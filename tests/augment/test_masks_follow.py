@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from mask_samples import COLOURS, FILL, assert_exact, masked_sample, painted_sample, pure_share
 
-from transfer.augment.albumentations_step import AlbumentationsStep, ColorJitter, GaussianBlur
+from transfer.augment.albumentations_step import AlbumentationsStep, GaussianBlur
 from transfer.augment.box_mixup import BoxMixup
+from transfer.augment.color_jitter import ColorJitter
 from transfer.augment.copy_paste import CopyPasteSmall
 from transfer.augment.erasing import Cutout, RandomErasing
 from transfer.augment.geometry import CropWithBoxes, Expand, HorizontalFlip

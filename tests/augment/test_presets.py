@@ -46,6 +46,9 @@ def test_two_stage_train_is_short_side_and_flip(noise) -> None:
     assert straight.image.shape == (60, 80, 3)
     assert straight.boxes.tolist() == [[30, 15, 65.5, 44], [0.625, 1.375, 15, 20]]
     assert straight.dropped == {"ResizeShortSide": 1}  # a quarter of a pixel wide
+    # Flipped before it is resized: the same but for rounding, at any scale.
+    larger = [two_stage_train(200, 400, flip=flip)(sample, Request(0, 0), rng(0)) for flip in (0.0, 1.0)]
+    assert np.abs(larger[1].image.astype(int) - larger[0].image[:, ::-1]).max() <= 1
     flipped = two_stage_train(60, 100, flip=1.0)(sample, Request(0, 0), rng(0))
     assert flipped.boxes.tolist() == [[14.5, 15, 50, 44], [65, 1.375, 79.375, 20]]
     assert np.array_equal(flipped.image, straight.image[:, ::-1])
@@ -109,7 +112,7 @@ def test_one_stage_is_a_function_of_its_generator(noise) -> None:
         assert a.dropped == b.dropped
 
 
-def test_only_colour_imports_albumentations_and_its_search_for_updates_is_off(monkeypatch) -> None:
+def test_only_blur_imports_albumentations_and_its_search_for_updates_is_off(monkeypatch) -> None:
     monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE", raising=False)
     for name in [name for name in sys.modules if name.startswith("transfer.augment")]:
         monkeypatch.delitem(sys.modules, name)
@@ -118,6 +121,7 @@ def test_only_colour_imports_albumentations_and_its_search_for_updates_is_off(mo
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
     for preset in (presets.two_stage_train, presets.two_stage_test, presets.square_train, presets.square_test):
         preset()
-    presets.one_stage_train(colour=False)
+    presets.one_stage_train()
+    presets.segmentation_train(blur=0, colour=True)
     with pytest.raises(ImportError):
-        presets.one_stage_train()
+        presets.segmentation_train()

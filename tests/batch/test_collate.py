@@ -51,6 +51,18 @@ def test_images_are_channel_first_and_padded_at_the_right_and_bottom() -> None:
     assert [target.size for target in batch.targets] == [(33, 50), (20, 64)]
 
 
+def test_an_image_may_be_a_view_and_stays_as_it_is() -> None:
+    given = item(32, 64)
+    views = (given.sample.image[:, ::-1], given.sample.image[::2, 5:], given.sample.image[..., ::-1])
+    for image in views:
+        before = image.copy()
+        batch = Collate(PAD)([ViewedSample(replace(given.sample, image=image), given.request)])
+        height, width = image.shape[:2]
+        assert batch.images[0, :, :height, :width].equal(torch.from_numpy(before).permute(2, 0, 1))
+        batch.images.zero_()
+        assert np.array_equal(image, before)
+
+
 def test_a_requested_shape_is_exact() -> None:
     shape = (50, 70)
     assert Collate(PAD)([item(50, 70, size=shape), item(50, 70, size=shape)]).images.shape[2:] == shape

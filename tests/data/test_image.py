@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from transfer.data.image import BrokenSample, image_header, image_size, read_image
 from transfer.types import UserError
@@ -270,6 +271,45 @@ def test_damaged_exif_leaves_the_pixels(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(scene()).save(path, exif=b"Exif\0\0MM\0*\xff\xff\xff\xffgarbage")
     assert read_image(path).shape == (HEIGHT, WIDTH, 3)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def test_a_png_header_is_read_without_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(scene()))
+    with monkeypatch.context() as patch:
+        patch.setattr(PngImageFile, "load", lambda image: pytest.fail("decoded"))
+        header = image_header(path)
+    assert (header.size, header.orientation) == ((HEIGHT, WIDTH), 1)
+    np.testing.assert_array_equal(read_image(path), scene())
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("kind", ["eXIf", "iTXt", "zTXt"])
+def test_the_orientation_of_a_png_is_found_before_and_behind_its_pixels(
+    tmp_path: Path, kind: str, behind: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    block = exif.tobytes()
+    profile = f"\nexif\n{len(block):8d}\n{block.hex()}\n"
+    contents = {
+        "eXIf": block.removeprefix(b"Exif\0\0"),
+        "iTXt": b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>',
+        "zTXt": b"Raw profile type exif\0\0" + zlib.compress(profile.encode()),
+    }
+    path = save(tmp_path / "a.png", Image.fromarray(scene()))
+    data = path.read_bytes()
+    place = data.index(b"IEND" if behind else b"IDAT") - 4
+    other = png_chunk(b"tEXt", b"date\0" + b"x" * 40)
+    path.write_bytes(data[:place] + other + png_chunk(kind.encode(), contents[kind]) + data[place:])
+    with Image.open(path) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    assert expected.shape == (WIDTH, HEIGHT, 3)  # Pillow sees it
+    assert image_header(path).orientation == 6
+    np.testing.assert_array_equal(read_image(path), expected)
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])

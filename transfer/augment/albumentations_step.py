@@ -114,55 +114,6 @@ class AlbumentationsStep:
         return np.ascontiguousarray(image)
 
 
-class ColorJitter:
-    """Changes brightness, contrast, saturation and hue at random, in random order."""
-
-    def __init__(
-        self,
-        *,
-        brightness: float = 0.4,
-        contrast: float = 0.4,
-        saturation: float = 0.4,
-        hue: float = 0.1,
-        p: float = 1.0,
-    ) -> None:
-        """Set the strengths; the defaults are Bag of Tricks' factors U[0.6, 1.4], with a gentler hue.
-
-        Args:
-            brightness: factors are drawn from [1 - brightness, 1 + brightness], in [0, 1].
-            contrast: as brightness.
-            saturation: as brightness.
-            hue: shift is drawn from [-hue, hue] turns of the colour circle, in [0, 0.5].
-            p: probability, in [0, 1].
-
-        Raises:
-            UserError: with every argument that does not fit.
-        """
-        limits = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5, "p": 1.0}
-        values = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue, "p": p}
-        problems = [
-            f"{name}={value} must be in [0, {limits[name]}]"
-            for name, value in values.items()
-            if not 0 <= value <= limits[name]
-        ]
-        if problems:
-            raise UserError("ColorJitter: " + "; ".join(problems))
-        import albumentations
-
-        jitter = albumentations.ColorJitter(
-            brightness=(1 - brightness, 1 + brightness),
-            contrast=(1 - contrast, 1 + contrast),
-            saturation=(1 - saturation, 1 + saturation),
-            hue=(-hue, hue),
-            p=p,
-        )
-        self.step = AlbumentationsStep([jitter], name="ColorJitter")
-
-    def __call__(self, sample: Sample, request: Request, rng: np.random.Generator) -> Sample:
-        """The sample with other colours and the same boxes."""
-        return self.step(sample, request, rng)
-
-
 class GaussianBlur:
     """Blurs by a Gaussian of random width."""
 

@@ -16,7 +16,7 @@ import math
 import sys
 from difflib import get_close_matches
 
-from transfer.augment.albumentations_step import ColorJitter
+from transfer.augment.color_jitter import ColorJitter
 from transfer.augment.erasing import Cutout, RandomErasing
 from transfer.augment.geometry import HorizontalFlip
 from transfer.augment.image_crops import CenterCrop, RandomResizedCrop, TrimLongSide

@@ -60,6 +60,4 @@ def shift_colours(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     Returns:
         [H, W, 3] uint8.
     """
-    shifted = np.arange(256)[:, None] + np.rint(shift)  # [256, 3]: what each grey level becomes
-    table = np.clip(shifted, 0, 255).astype(np.uint8)
-    return cv2.LUT(image, table[None])  # [1, 256, 3]: a table for each channel
+    return cv2.add(image, (*np.rint(shift).tolist(), 0))  # saturates; a scalar of OpenCV has four parts

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import sys
 
-from transfer.augment.albumentations_step import ColorJitter, GaussianBlur
+from transfer.augment.albumentations_step import GaussianBlur
+from transfer.augment.color_jitter import ColorJitter
 from transfer.augment.geometry import IMAGENET_MEAN, CropWithBoxes, Expand, HorizontalFlip
 from transfer.augment.mask_geometry import RandomCropWithMask, RandomScale
 from transfer.augment.pipeline import Augment, Pipeline
@@ -26,7 +27,7 @@ from transfer.types import Size, UserError
 def two_stage_train(
     short: int = 600, long_max: int = 1000, *, flip: float = 0.5, interpolation: str = "bilinear"
 ) -> Pipeline:
-    """Resize by the short side and flip.
+    """Flip and resize by the short side, in this order: at the usual sizes there are fewer pixels to flip before.
 
     Args:
         short: length of the short side, pixels.
@@ -34,7 +35,7 @@ def two_stage_train(
         flip: probability of the mirrored image.
         interpolation: nearest, bilinear, bicubic, area or lanczos.
     """
-    return Pipeline([ResizeShortSide(short, long_max, interpolation=interpolation), HorizontalFlip(flip)])
+    return Pipeline([HorizontalFlip(flip), ResizeShortSide(short, long_max, interpolation=interpolation)])
 
 
 def two_stage_test(short: int = 600, long_max: int = 1000, *, interpolation: str = "bilinear") -> Pipeline:

@@ -66,14 +66,15 @@ class Collate:
         """
         _check(items)
         height, width = self._batch_size(items)
-        images = torch.empty((len(items), 3, height, width), dtype=torch.uint8)  # [B, 3, H, W]
+        # numpy's memory, not torch's, of which the system takes and gives back every page with every large batch.
+        pixels = np.empty((len(items), 3, height, width), np.uint8)  # [B, 3, H, W]
         dropped: Counter[str] = Counter()
         skipped: list[str] = []
-        for planes, item in zip(images, items, strict=True):
+        for planes, item in zip(pixels, items, strict=True):
             self._place(planes, item.sample.image)
             dropped.update(item.sample.dropped)
             skipped.extend(item.skipped)
-        targets = [_target(item.sample, item.request) for item in items]
+        images, targets = torch.from_numpy(pixels), [_target(item.sample, item.request) for item in items]
         if (seed := items[0].request.blend) is not None:
             if self.blend is None:
                 raise SampleError("the batches are to be blended, but Collate has blend=None: pass what mixes images")
@@ -92,14 +93,12 @@ class Collate:
         width = max(item.sample.image.shape[1] for item in items)
         return -height % self.size_divisor + height, -width % self.size_divisor + width
 
-    def _place(self, planes: Tensor, image: np.ndarray) -> None:
+    def _place(self, planes: np.ndarray, image: np.ndarray) -> None:
         # planes [3, H, W], image [h, w, 3]
-        height, width = image.shape[:2]
-        pixels = planes.numpy()  # shares memory, and numpy's strided copy is twice as fast as torch's
-        pixels[:, :height, :width] = image.transpose(2, 0, 1)
-        for plane, value in zip(pixels, self.pad_value, strict=True):
-            plane[height:] = value
-            plane[:height, width:] = value
+        bottom, right = planes.shape[1] - image.shape[0], planes.shape[2] - image.shape[1]
+        if bottom or right:
+            image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=self.pad_value)
+        cv2.split(image, list(planes))  # into the planes themselves: a fifth of the time of numpy's strided copy
 
 
 def _check(items: Sequence[ViewedSample]) -> None:

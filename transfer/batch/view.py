@@ -5,7 +5,7 @@ Nothing global is seeded or read, so a sample is the same in any worker, in any 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -98,8 +98,7 @@ class TrainingView(Dataset[ViewedSample]):
         if self.at_work is not None and (worker := get_worker_info()) is not None:
             self.at_work[worker.id] = request.index
         try:
-            # A stream of its own: whether a file was replaced does not move the augmentation's draws.
-            replacements = np.random.default_rng([request.seed, REPLACEMENT_STREAM])
+            replacements = _replacements(request.seed, len(self.dataset))
             sample = self._read(request.index, replacements, skipped)
             second = None if request.mix is None else self._read(request.mix.index, replacements, skipped)
             partners = [self._read(index, replacements, skipped) for index in request.partners]
@@ -127,7 +126,7 @@ class TrainingView(Dataset[ViewedSample]):
         except Exception as error:
             raise RuntimeError(f"{files}: {type(error).__name__}: {error} (while making {request})") from error
 
-    def _read(self, index: int, replacements: np.random.Generator, skipped: list[str]) -> Sample:
+    def _read(self, index: int, replacements: Iterator[int], skipped: list[str]) -> Sample:
         # The decoded image or its first readable replacement; appends the unreadable files to `skipped`.
         unread: list[str] = []
         while len(unread) <= MAXIMUM_REPLACEMENTS:
@@ -138,7 +137,7 @@ class TrainingView(Dataset[ViewedSample]):
             if self.on_broken == "stop":
                 raise read
             unread.append(self._path(index))
-            index = int(replacements.integers(len(self.dataset)))
+            index = next(replacements)
         raise UserError(
             f"{len(unread)} images drawn one after the other could not be read: {', '.join(unread)}. {read}"
         )
@@ -156,6 +155,14 @@ class TrainingView(Dataset[ViewedSample]):
             return self.dataset.record(index).path
         except Exception:  # the record may be what is broken: the position still finds the image
             return f"image {index} of the data set"
+
+
+def _replacements(seed: int, images: int) -> Iterator[int]:
+    """Images to take for unreadable ones; nothing is made before the first is asked for."""
+    # A stream of its own: whether a file was replaced does not move the augmentation's draws.
+    rng = np.random.default_rng([seed, REPLACEMENT_STREAM])
+    while True:
+        yield int(rng.integers(images))
 
 
 def _naming(path: str, error: UserError) -> str:

@@ -44,6 +44,11 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".g
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _JPEG_END = b"\xff\xd9"
 _ORIENTATION_TAG = 0x0112
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_EXIF_KEYWORDS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+"""Of text chunks that Pillow takes the orientation from."""
+_LONGEST_KEYWORD = max(map(len, _EXIF_KEYWORDS))
+_MOST_CHUNKS = 100_000
 
 
 class BrokenSample(UserError):
@@ -183,17 +188,39 @@ def _open(path: str | Path, file: IO[bytes], max_pixels: int | None) -> tuple[Im
         raise _broken(path, f"has no pixels: {width}x{height}")
     if width * height > limit:
         raise _broken(path, f"is {width}x{height}, {width * height} pixels; the limit is {limit}")
-    return image, ImageHeader(image.format or "", image.mode, (height, width), _orientation(image))
+    return image, ImageHeader(image.format or "", image.mode, (height, width), _orientation(image, file))
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, file: IO[bytes]) -> int:
     if image.format == "TIFF":
         return 1
     try:
+        # Of a PNG without any, Pillow decodes all pixels, since EXIF may stand behind them.
+        if image.format == "PNG" and not _has_exif(file):
+            return 1
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # a damaged EXIF block says nothing; the pixels may be sound
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _has_exif(file: IO[bytes]) -> bool:
+    """Whether a PNG has a chunk of EXIF or XMP; the others are skipped, not read (PNG, third edition, section 5.3)."""
+    position = file.tell()
+    try:
+        file.seek(len(_PNG_START))
+        for _ in range(_MOST_CHUNKS):
+            start = file.read(8)
+            if len(start) < 8 or start[4:] == b"IEND":
+                return False
+            length = int.from_bytes(start[:4], "big")
+            keyword = file.read(min(length, _LONGEST_KEYWORD))
+            if start[4:] == b"eXIf" or keyword.startswith(_EXIF_KEYWORDS):
+                return True
+            file.seek(length - len(keyword) + 4, os.SEEK_CUR)  # what is left of it, and its check sum
+        return True  # too many to tell
+    finally:
+        file.seek(position)  # where Pillow goes on
 
 
 def _decode_jpeg(data: bytes, header: ImageHeader) -> np.ndarray | None:
@@ -201,12 +228,12 @@ def _decode_jpeg(data: bytes, header: ImageHeader) -> np.ndarray | None:
     if header.format != "JPEG" or header.mode not in ("RGB", "L") or not data.endswith(_JPEG_END):
         return None
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
     if decoded is None or decoded.shape != (*header.stored_size, 3):
         return None
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
+    return decoded
 
 
 def _decode_with_pillow(path: str | Path, data: bytes, image: Image.Image) -> np.ndarray:

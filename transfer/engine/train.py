@@ -216,6 +216,9 @@ def train(run: Run, evaluate: Callable[[nn.Module], Sequence[MetricLike]], hooks
     """
     settings, world = run.settings, run.world
     model = run.task.model
+    if settings.channels_last:
+        for module in (model,) if run.ema is None else (model, run.ema.module):
+            module.to(memory_format=torch.channels_last)
     network = (
         model
         if world.size == 1

@@ -21,6 +21,7 @@ from torchvision.ops import roi_align
 from transfer.losses.soft_targets import soft_cross_entropy
 from transfer.ops.boxes import box_area, encode_boxes
 from transfer.ops.matching import check_difficult, match, truth_for_training
+from transfer.ops.roi_rows import roi_align_rows
 from transfer.ops.sampling import sample_balanced
 from transfer.ops.world import mean_over_processes
 from transfer.types import Target, UserError, is_number
@@ -68,6 +69,11 @@ class PyramidRoIAlign(nn.Module):
         """
         images = torch.cat([x.new_full((len(x), 1), float(i)) for i, x in enumerate(boxes)])
         regions = torch.cat([images, torch.cat(list(boxes))], dim=1)  # [R, 5]
+        maps = maps[: len(self.strides)]
+        return self._read_rows(maps, regions) if maps[0].device.type == "cpu" else self._read_levels(maps, regions)
+
+    def _read_levels(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
+        """Regions [R, 5] of the maps of all levels, [R, C, output_size, output_size], by torchvision's operator."""
         if len(self.strides) == 1:  # no copies of what is large here: 128 regions of C4 take 100 MB
             return self._read(maps[0], regions, self.strides[0])
         levels = self.levels(regions[:, 1:])
@@ -75,8 +81,20 @@ class PyramidRoIAlign(nn.Module):
         pooled = maps[0].new_zeros((len(regions), maps[0].shape[1], size, size))
         for level, stride in enumerate(self.strides):
             chosen = torch.nonzero(levels == level).flatten()
-            pooled = pooled.index_copy(0, chosen, self._read(maps[level], regions[chosen], stride))
+            pooled.index_copy_(0, chosen, self._read(maps[level], regions[chosen], stride))
         return pooled
+
+    def _read_rows(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
+        """The same to rounding, several times faster on a CPU."""
+        pooled = roi_align_rows(
+            [x.float() if x.element_size() < 4 else x for x in maps],
+            regions.float(),
+            self.levels(regions[:, 1:]),
+            strides=self.strides,
+            output_size=self.output_size,
+            sampling_ratio=self.sampling_ratio,
+        )
+        return pooled.to(maps[0].dtype)
 
     def _read(self, features: Tensor, regions: Tensor, stride: int) -> Tensor:
         """Regions [R, 5] of one map, [R, C, output_size, output_size]."""

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transfer.losses.pixel_cross_entropy import PixelCrossEntropy
+from transfer.losses.image_by_image import sums_image_by_image
+from transfer.losses.pixel_cross_entropy import PixelCrossEntropy, pixel_mean
 from transfer.losses.weighted_sum import SegmentationLoss, check_classes
+from transfer.ops.upsampling import upsample_bilinear
 from transfer.types import IGNORED_PIXEL, LabelMap, Size, Target, UserError, is_number
 
 AUXILIARY_WEIGHT = 0.5
@@ -82,13 +84,20 @@ class SegmentationCriterion:
 
     def __call__(self, output: SegmentationOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Args: the model's output and the targets of its images. Returns: scalar losses named `loss_*`."""
-        masks = stacked_masks(targets, output.size, output.logits.shape[1], output.logits.device)
-        losses = {"loss_segmentation": self.loss(upsampled(output.logits, output.size), masks)}
+        # int64 once for both heads: torch's losses take no other labels
+        masks = stacked_masks(targets, output.size, output.logits.shape[1], output.logits.device).long()
+        losses = {"loss_segmentation": self._loss(output.logits, masks)}
         if output.auxiliary is not None:
             # Also with weight 0: DistributedDataParallel waits for the gradients of the auxiliary head.
-            auxiliary = self.loss(upsampled(output.auxiliary, output.size), masks)
-            losses["loss_auxiliary"] = self.auxiliary_weight * auxiliary
+            losses["loss_auxiliary"] = self.auxiliary_weight * self._loss(output.auxiliary, masks)
         return losses
+
+    def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Of logits [B, K, h, w], upsampled to the masks [B, H, W]."""
+        sums = getattr(self.loss, "sums", None)
+        if sums is not None:
+            return pixel_mean(*sums_image_by_image(logits, masks, sums))
+        return self.loss(upsample_bilinear(logits, (int(masks.shape[1]), int(masks.shape[2]))), masks)
 
 
 class SegmentationPostprocess:

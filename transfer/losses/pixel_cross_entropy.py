@@ -73,9 +73,15 @@ class PixelCrossEntropy:
         Returns:
             Scalar; 0 where no process has a valid pixel.
         """
+        return pixel_mean(*self.sums(logits, masks))
+
+    def sums(self, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the pixels' weighted losses and that of their weights: a batch's are the sums of its images'."""
         labels = masks.long()
+        if self.class_weights is None:
+            return self._cross_entropy(logits, labels, None, "sum"), (labels != IGNORED_PIXEL).sum()
         weights = self.weights_of(logits, labels)
-        return pixel_mean(self.losses_of(logits, labels, weights), weights)
+        return self._cross_entropy(logits, labels, weights, "sum"), weights.sum()
 
     def weights_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """[B, H, W]: the weight of each pixel's class, 0 where it is ignored."""
@@ -88,13 +94,18 @@ class PixelCrossEntropy:
 
     def losses_of(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """[B, H, W]: the weighted loss of each pixel, 0 where it is ignored."""
+        return self._cross_entropy(logits, labels, None if self.class_weights is None else weights, "none")
+
+    def _cross_entropy(
+        self, logits: Tensor, labels: Tensor, weights: Tensor | None, reduction: Literal["sum", "none"]
+    ) -> Tensor:
         return soft_cross_entropy(
             logits,
             labels,
             smoothing=self.smoothing,
             form=self.form,
-            weights=None if self.class_weights is None else weights,
-            reduction="none",
+            weights=weights,
+            reduction=reduction,
             ignore_index=IGNORED_PIXEL,
         )
 
@@ -134,13 +145,13 @@ class OHEMCrossEntropy(PixelCrossEntropy):
         super().__init__(smoothing=smoothing, form=form, class_weights=class_weights)
         self.threshold, self.min_kept = threshold, min_kept
 
-    def __call__(self, logits: Tensor, masks: Tensor) -> Tensor:
+    def sums(self, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """As above, of the hard pixels."""
         labels = masks.long()
         weights = self.weights_of(logits, labels)
         losses = self.losses_of(logits, labels, weights)
         hard = self.hard_pixels(logits, labels)
-        return pixel_mean(losses * hard, weights * hard)
+        return (losses * hard).sum(), (weights * hard).sum()
 
     @torch.no_grad()
     def hard_pixels(self, logits: Tensor, labels: Tensor) -> Tensor:

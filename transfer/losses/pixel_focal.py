@@ -46,4 +46,8 @@ class PixelFocal:
         Returns:
             Scalar; 0 where no process has a valid pixel.
         """
-        return pixel_mean(self.loss(logits, masks), masks != IGNORED_PIXEL)
+        return pixel_mean(*self.sums(logits, masks))
+
+    def sums(self, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the pixels' losses and the number of valid pixels: a batch's are the sums of its images'."""
+        return self.loss(logits, masks), (masks != IGNORED_PIXEL).sum()

@@ -1,0 +1,234 @@
+#!/usr/bin/env python
+"""Training steps of this project's Faster R-CNN beside torchvision's: images a second and peak memory.
+
+OMP_NUM_THREADS=1 python benchmarks/frcnn_speed_vs_torchvision.py
+
+Both are ResNet-50 with FPN, 12 classes, batch norm frozen, stem and first stage without gradient, 2000 proposals, 512
+regions an image, on the same synthetic images of 320x416 with six boxes each. Backbone and pyramid begin with the same
+random values, so that what reaches proposals and NMS is alike. Here the training loop itself runs on
+configs/voc_frcnn_fpn_r50d.py; torchvision's step is that of its reference script: the model's own losses, backward and
+torch.optim.SGD. Its images are handed over as floats in 0..1, as its own loaders make them; the resizing to equal size
+that its model contains is part of it.
+
+Time: process time on one thread, in turn. Memory: of a fresh process each. Of torch's allocator, as the profiler saw it
+during the third step, with the momentum that was there before. And of the operating system over the first two steps:
+the most that was resident less what was when all was built (Linux; from /proc).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from comparison import Result, Row, benchmark_parser, one_thread, ratio_of, report, versions_of
+from step_overhead import CONFIGS, SameBatch, trained
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+from transfer.assemble import build_run
+from transfer.build import load_config
+from transfer.engine.distributed import World
+from transfer.engine.train import Run
+from transfer.types import Batch, Target
+
+HEIGHT, WIDTH, BOXES = 320, 416, 6
+CLASSES = 12
+"""Of the embedded sample, from which the model here takes their number."""
+STEPS_FOR_MEMORY = 3
+_SAMPLE = "{'type': 'transfer.data.sample_dataset.SampleDetection', 'split': '%s'}"
+CHANGES = (
+    "model.backbone.name=resnet50",
+    "model.backbone.weights=None",
+    f"data.train={_SAMPLE % 'trainval'}",
+    f"data.test={_SAMPLE % 'test'}",
+    "loader.workers=0",
+    "loader.aspect_grouping=False",
+    "schedule={'type': 'transfer.optim.schedules.Constant'}",
+    "optimizer.lr=1e-9",  # random weights under frozen norm would run away
+)
+
+
+def synthetic_batch(images: int) -> Batch:
+    """Noise, with boxes of 32 to 160 pixels."""
+    generator = torch.Generator().manual_seed(0)
+    targets = []
+    for index in range(images):
+        sides = torch.rand(BOXES, 2, generator=generator) * 128 + 32
+        corners = torch.rand(BOXES, 2, generator=generator) * (torch.tensor([WIDTH, HEIGHT]) - sides)
+        targets.append(
+            Target(
+                boxes=torch.cat([corners, corners + sides], dim=1),
+                labels=torch.randint(CLASSES, (BOXES,), generator=generator),
+                difficult=torch.zeros(BOXES, dtype=torch.bool),
+                weights=torch.ones(BOXES),
+                size=(HEIGHT, WIDTH),
+                index=index,
+                image_id=index,
+                path=f"{index}.png",
+                original_size=(HEIGHT, WIDTH),
+                scale=(1.0, 1.0),
+                seed=index,
+            )
+        )
+    pixels = torch.randint(256, (images, 3, HEIGHT, WIDTH), generator=generator, dtype=torch.uint8)
+    return Batch(pixels, targets)
+
+
+def our_run(images: int) -> Run:
+    """This project's run; its batches are the caller's to give."""
+    node = load_config(CONFIGS / "voc_frcnn_fpn_r50d.py", (*CHANGES, f"loader.batch_size={images}"))
+    return build_run(node, World(0, 1, torch.device("cpu")))[0]
+
+
+def their_step(batch: Batch, ours: nn.Module | None = None) -> tuple[Callable[[], None], torch.optim.Optimizer]:
+    """torchvision's training step on the batch, its backbone and pyramid with this project's values where given."""
+    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
+    if ours is not None:
+        model: Any = ours  # a FasterRCNN of transfer.heads
+        backbone.body.load_state_dict(model.backbone.body.state_dict(), strict=False)  # theirs counts no batches
+        backbone.fpn.load_state_dict(model.neck.pyramid.state_dict())
+    detector = FasterRCNN(backbone, CLASSES + 1, min_size=min(HEIGHT, WIDTH), max_size=max(HEIGHT, WIDTH)).train()
+    trained_parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained_parameters, lr=1e-9, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    images: list[Tensor] = list(batch.images.float() / 255)
+    truth = [{"boxes": target.boxes, "labels": target.labels + 1} for target in batch.targets]
+
+    def step() -> None:
+        loss = torch.stack(list(detector(images, truth).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step, optimizer
+
+
+class MemoryWatch:
+    """Called before each step: what the third one takes from torch's allocator, and the process's peak until then."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.resident = 0.0
+        self.allocated = 0.0
+        self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.calls == STEPS_FOR_MEMORY:
+            self.resident = resident_megabytes("VmHWM")
+            self.profile.start()
+        elif self.calls == STEPS_FOR_MEMORY + 1:
+            self.profile.stop()
+            self.allocated = self._peak()
+
+    def _peak(self) -> float:
+        """Megabytes at the most during the step, above those before it."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.profile.export_chrome_trace(f"{folder}/trace.json")
+            events = json.loads(Path(f"{folder}/trace.json").read_text())["traceEvents"]
+        held = [event["args"] for event in events if event.get("name") == "[memory]"]
+        return (max(each["Total Allocated"] for each in held) - held[0]["Total Allocated"] + held[0]["Bytes"]) / 1e6
+
+
+def resident_megabytes(field: str) -> float:
+    """VmRSS, what this process holds, or VmHWM, the most it has held (ru_maxrss counts its parent's, too)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024e-6
+
+
+def memory_of(who: str, images: int) -> dict[str, float]:
+    """Peaks of this process, which must be fresh, over training steps."""
+    from torch.utils.tensorboard import SummaryWriter  # noqa: F401  # or its import would count as training
+
+    one_thread()
+    batch, watch = synthetic_batch(images), MemoryWatch()
+    if who == "ours":
+        run = our_run(images)
+        optimizer = run.optimizer
+        run.batches = SameBatch(run, batch, watch, STEPS_FOR_MEMORY)
+        built = resident_megabytes("VmRSS")
+        trained(run)
+    else:
+        step, optimizer = their_step(batch)
+        built = resident_megabytes("VmRSS")
+        for _ in range(STEPS_FOR_MEMORY):
+            watch()
+            step()
+        watch()
+    momentum = sum(state["momentum_buffer"].nbytes for state in optimizer.state.values()) / 1e6
+    return {"allocated": watch.allocated + momentum, "resident": watch.resident - built}
+
+
+def memory_in_fresh_process(who: str, images: int) -> dict[str, float]:
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, "--memory-of", who, "--images", str(images)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def result(*, quick: bool) -> Result:
+    """Speed and memory."""
+    one_thread()
+    images, turns, warm_up = (1, 2, 1) if quick else (2, 5, 1)
+    batch, run = synthetic_batch(images), our_run(images)
+    run.batches = same = SameBatch(run, batch, their_step(batch, run.task.model)[0], warm_up + turns)
+    trained(run)
+    ours, theirs = same.times["step"][warm_up:], same.times["beside"][warm_up:]
+    ratio, spread = ratio_of(theirs, ours)
+    rows = [
+        Row(
+            key="Faster R-CNN beside torchvision",
+            what=f"training step of Faster R-CNN, ResNet-50-FPN, {images} images of {HEIGHT}x{WIDTH}, images a second",
+            ours=f"{images / statistics.median(ours):.3f} images/s",
+            beside=f"torchvision {images / statistics.median(theirs):.3f} images/s",
+            ratio=ratio,
+            spread=spread,
+            target=1.1,
+        )
+    ]
+    del run, same
+    pairs = [
+        (memory_in_fresh_process("ours", images), memory_in_fresh_process("torchvision", images))
+        for _ in range(1 if quick else 2)
+    ]
+    for kind, what, target in (
+        ("allocated", "its peak memory, of torch's allocator: activations, gradients, momentum", 0.95),
+        ("resident", "its peak memory, resident beyond the built model: also what oneDNN and malloc hold", None),
+    ):
+        ratio, spread = ratio_of([mine[kind] for mine, _ in pairs], [their[kind] for _, their in pairs])
+        rows.append(
+            Row(
+                key="Faster R-CNN beside torchvision",
+                what=what,
+                ours=f"{statistics.median(mine[kind] for mine, _ in pairs):.0f} MB",
+                beside=f"torchvision {statistics.median(their[kind] for _, their in pairs):.0f} MB",
+                ratio=ratio,
+                spread=spread,
+                target=target,
+                wanted="at most",
+                note="fresh process each",
+            )
+        )
+    return Result(rows, versions_of("torch", "torchvision", "timm"))
+
+
+def main() -> None:
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--memory-of", choices=("ours", "torchvision"), help=argparse.SUPPRESS)
+    parser.add_argument("--images", type=int, default=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of:
+        print(json.dumps(memory_of(options.memory_of, options.images)))
+    else:
+        report(result(quick=options.quick), options)
+
+
+if __name__ == "__main__":
+    main()
