@@ -107,7 +107,7 @@ def test_a_bin_holds_the_coordinates_of_its_middle_whatever_the_level() -> None:
 def test_what_a_gpu_reads_level_by_level_is_what_a_cpu_reads_at_once() -> None:
     pool = PyramidRoIAlign(STRIDES, output_size=3, canonical_side=56.0)
     maps = [x.requires_grad_() for x in random_maps()[:-1]]
-    boxes = torch.tensor([square(100, 10, 20), square(10, 5, 5), square(60, 50, 30), square(30, 7, 77)])
+    boxes = torch.tensor([square(120, 30, 3), square(10, 5, 5), square(60, 50, 30), square(30, 7, 77)])
     regions = torch.cat([torch.tensor([[0.0], [1.0], [1.0], [0.0]]), boxes], dim=1)
     assert pool.levels(boxes).tolist() == [3, 0, 2, 1]
     by_level, at_once = pool._read_levels(maps, regions), pool._read_rows(maps, regions)
