@@ -57,9 +57,14 @@ def test_peak_memory_counts_what_was_held_at_most() -> None:
     assert costs._peak(False) - held == pytest.approx(200e6, rel=0.1)
 
 
-def test_speed_is_the_median_and_leaves_the_first_step_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 100.0, 100.0, 101.0, 101.0, 103.0, 103.0, 107.0])  # steps of 100, 1, 2 and 4 seconds
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+@pytest.mark.parametrize(("threads", "clock"), [(1, "process_time"), (2, "perf_counter")])
+def test_speed_is_the_median_and_leaves_the_first_step_out(
+    threads: int, clock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time of the process where it has one thread, which other load does not lengthen."""
+    ticks = iter([0.0, 100.0, 100.0, 101.0, 101.0, 103.0, 103.0, 107.0])  # steps of 100, 1, 2 and 4 seconds
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(time, clock, lambda: next(ticks))
     assert costs._speed(lambda each: None, [8, 8, 8, 8], int, torch.device("cpu")) == 4.0
 
 
