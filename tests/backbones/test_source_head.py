@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from torch import nn
 
 from backbones.classifier_backbone import ClassifierBackbone
+from backbones.contract import BackboneError
 from backbones.named import NamedBackbone
-from backbones.source_head import source_head
+from backbones.source_head import SourceHead, _check_way, source_head
 from backbones.timm_backbone import TimmBackbone
 from transfer.heads.classification import Classifier
 
@@ -78,9 +80,32 @@ def test_where_there_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     torch.save({key: value for key, value in whole.items() if not key.startswith("fc.")}, tmp_path / "body.pth")
     assert source_head(NamedBackbone("resnet18d", weights=tmp_path / "body.pth")) is None
     assert "the weights have no layer 'fc'" in caplog.text
+    head = timm.create_model("mobilenetv3_small_050")
+    lacking = {key: value for key, value in head.state_dict().items() if not key.startswith("conv_head.")}
+    torch.save(lacking, tmp_path / "lacking.pth")
+    assert source_head(TimmBackbone("mobilenetv3_small_050", weights=tmp_path / "lacking.pth")) is None
+    assert "the weights lack conv_head.weight, conv_head.bias" in caplog.text
     swin = "swin_tiny_patch4_window7_224"
     torch.save(timm.create_model(swin, depths=(1, 1, 1, 1)).state_dict(), tmp_path / "swin.pth")
     assert (
         source_head(TimmBackbone(swin, weights=tmp_path / "swin.pth", model_options={"depths": [1, 1, 1, 1]})) is None
     )
     assert "do not run by themselves" in caplog.text
+
+
+class Skips(nn.Module):
+    """Does something between its layers that is no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.pool, self.fc = nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.pool(self.body(images)).flatten(1).square())
+
+
+def test_layers_that_are_not_the_whole_way_are_found_out() -> None:
+    full = Skips().eval()
+    head = SourceHead({"pool": nn.Sequential(full.pool, nn.Flatten()), "fc": full.fc}, on_maps=True)
+    with pytest.raises(BackboneError, match="not the whole way"):
+        _check_way(full, head, 4)

@@ -308,13 +308,18 @@ def test_a_relative_root_is_told_apart_by_where_it_begins(
     other.parent.mkdir()
     (tmp_path / "data").rename(other)
     other.with_name("copy").symlink_to(other)
-    for place, root in ((tmp_path / "other", "data"), (other, "."), (tmp_path, "other/copy")):
+    for place, root in (
+        (tmp_path / "other", "data"),
+        (tmp_path, "other/data"),  # the same folder by another name
+        (other, "."),
+        (tmp_path, "other/copy"),
+    ):
         monkeypatch.chdir(place)
         for _ in range(2):
             found = content(lambda root=root: VOCDataset(root, "train"))  # type: ignore[misc]
             assert all(Path(path).is_file() for path in found["paths"])  # type: ignore[index]
             assert all(path.startswith("VOC2007" if root == "." else root) for path in found["paths"])  # type: ignore[index]
-    assert len(entries()) == 3
+    assert len(entries()) == 4
 
 
 def test_processes_that_write_at_the_same_time(kit: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -55,6 +56,15 @@ def test_a_gradient_scale_acts_before_half_precision_does() -> None:
     assert logits.grad is not None
     assert logits.grad.dtype == torch.float16
     torch.testing.assert_close(logits.grad.float() * 256, exact.grad, rtol=1e-2, atol=1e-3)
+
+
+def test_small_gradients_live_until_they_are_scaled() -> None:
+    """Of a class with e**-20 of the probability: 2e-9, below half precision's smallest number until it is scaled."""
+    logits = torch.tensor([20.0, 0.0], dtype=torch.float16).view(1, 2, 1, 1).requires_grad_()
+    losses, _ = sums_image_by_image(logits, torch.zeros(1, 1, 1, dtype=torch.uint8), PixelCrossEntropy().sums)
+    (losses * 2.0**16).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 1, 0, 0].item() == pytest.approx(math.exp(-20) * 2**16, rel=1e-2)
 
 
 def test_without_a_gradient_to_take_the_sums_are_the_same() -> None:

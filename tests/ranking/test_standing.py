@@ -102,6 +102,22 @@ def test_correction_takes_back_what_one_interval_would_claim() -> None:
     assert power(mean, sd, needed, confidence=1 - level) >= 0.8 > power(mean, sd, needed - 1, confidence=1 - level)
 
 
+def test_an_open_comparison_among_several_needs_more_seeds_than_alone() -> None:
+    """By hand: a over b by 0.5 with a standard deviation of 0.4; of six pairs each has a sixth of 5 %."""
+    wobble = [0.4, -0.4, 0.4, -0.4]
+    two = {("a", "t", seed): 80.5 + wobble[seed] for seed in range(4)} | {("b", "t", seed): 80.0 for seed in range(4)}
+    four = two | {(name, "t", seed): 70.0 + wobble[seed] for name in "cd" for seed in range(4)}
+    needed = []
+    for figures, level in ((two, 0.05), (four, 0.05 / 6)):
+        pair = standing(figures).tasks[0].pair("a", "b")
+        assert pair.gain is not None
+        assert pair.more_seeds is not None
+        needed.append(4 + pair.more_seeds)
+        mean, sd, of = pair.gain.mean, pair.gain.sd, 1 - level
+        assert power(mean, sd, needed[-1], confidence=of) >= 0.8 > power(mean, sd, needed[-1] - 1, confidence=of)
+    assert needed[0] < needed[1]
+
+
 def test_how_many_more_seeds_an_open_comparison_needs() -> None:
     figures = {("a", "t", seed): 80.0 + [0.5, -0.5, 0.3, -0.3][seed] for seed in range(4)}
     figures |= {("b", "t", seed): 79.8 for seed in range(4)}
