@@ -5,7 +5,7 @@
 
 FRUIT is github.com/chanjianliu/fruit_recognition, CAMVID the folder of configs/camvid_fcn_lite0.py. The MobileNets'
 weights are Coral's, dequantised, in timm's key names, at weights/ of the current folder (others: --backbones, or
-edit this file). Measured here, two seeds: docs/results.md.
+edit this file). Measured here: docs/results.md.
 """
 
 from backbones.slim_mobilenet import SlimMobileNet
