@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class _Affine(torch.autograd.Function):
@@ -27,6 +28,7 @@ class _Affine(torch.autograd.Function):
         return F.batch_norm(maps, mean, variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *of_output: Tensor) -> Any:
         (factor,) = ctx.saved_tensors  # [C]
         (slope,) = of_output  # [B, C, H, W]
@@ -60,8 +62,10 @@ class FrozenBatchNormAct2d(BatchNormAct2d):
 
 def _keeps_less(layer: nn.BatchNorm2d, maps: Tensor) -> bool:
     """Whether the maps alone need a gradient; elsewhere torch's own operator is as good."""
-    at_rest = not layer.training and layer.affine and layer.running_mean is not None
-    return at_rest and torch.is_grad_enabled() and maps.requires_grad and not layer.weight.requires_grad
+    if layer.training or not layer.affine or layer.running_mean is None:
+        return False
+    trained = layer.weight.requires_grad or layer.bias.requires_grad
+    return torch.is_grad_enabled() and maps.requires_grad and not trained
 
 
 _AT_REST = {nn.BatchNorm2d: FrozenBatchNorm2d, BatchNormAct2d: FrozenBatchNormAct2d}

@@ -119,21 +119,24 @@ def _behind(full: nn.Module, before: Collection[str]) -> dict[str, nn.Module]:
     return dict(list(children.items())[last + 1 :])
 
 
-def _check_way(full: nn.Module, head: SourceHead, channels: int) -> None:
+def _check_way(full: Any, head: SourceHead, channels: int) -> None:
     """Raises: BackboneError unless a head takes the map before it to the model's logits, and vectors to logits, too."""
     children = dict(full.named_children())
+    size = full.pretrained_cfg["input_size"]  # some networks take no other, Inception-v3 none below 75 pixels
     before = children[[child for child in children if child not in dict(head.layers.named_children())][-1]]
     maps: list[Tensor] = []
     handle = before.register_forward_hook(lambda module, inputs, output: maps.append(output))
     try:
         with torch.no_grad():
-            expected = full(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+            expected = full(torch.randn(2, *size, generator=torch.Generator().manual_seed(0)))
+    finally:
+        handle.remove()
+    try:
+        with torch.no_grad():
             found = head.eval().layers(maps[0]).flatten(1)
             head(torch.zeros(1, channels))
     except Exception as error:
         # Layers that cannot be run by themselves may raise anything.
         raise BackboneError(f"the layers behind the last map do not run by themselves ({error})") from error
-    finally:
-        handle.remove()
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
         raise BackboneError("the layers behind the last map are not the whole way to the logits")

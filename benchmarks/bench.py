@@ -24,6 +24,7 @@ from comparison import Result, hardware, read_result, table_of
 HERE = Path(__file__).parent
 BENCHMARKS = {
     "step_overhead": "The training step over bare forward and backward",
+    "channels_last": "Maps stored pixel by pixel",
     "frcnn_speed_vs_torchvision": "Faster R-CNN beside torchvision's",
     "input_pipelines": "Input pipelines",
     "voc_map_speed": "VOC mAP",

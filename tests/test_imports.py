@@ -41,7 +41,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "transfer.ranking": (*BELOW, "transfer.build", "transfer.experiments", "backbones.contract"),
     "transfer.ranking_run": ALL_OF_THE_LIBRARY,
     "transfer.export": ALL_OF_THE_LIBRARY,
-    "transfer.cli": ("transfer.types", "backbones.contract"),
+    "transfer.cli": ("transfer.types",),
     "transfer.provenance": ("transfer.types",),
     "transfer.evaluator": ("transfer.types", "transfer.engine", "transfer.report"),
     "transfer.assemble": ALL_OF_THE_LIBRARY,

@@ -47,7 +47,7 @@ def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str
         sys.path.append(os.getcwd())  # a user's own module, as beside a config
     class_names = tuple(str(name) for name in checkpoint["class_names"])
     try:
-        config = _config_for_testing(from_json(checkpoint["config"]), from_stranger=trusted is not None)
+        config = config_for_testing(from_json(checkpoint["config"]), from_stranger=trusted is not None)
         task = build_task(config, len(class_names), trusted)
     except (UserError, BackboneError):
         raise
@@ -68,8 +68,13 @@ def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str
     return Restored(task, config, class_names, [int(i) for i in checkpoint["category_ids"]], trusted)
 
 
-def _config_for_testing(config: Node, *, from_stranger: bool) -> Node:
-    """Changed in place: without what took part in training alone, and fetching and writing nothing."""
+def config_for_testing(config: Node, *, from_stranger: bool) -> Node:
+    """A checkpoint's config, changed in place: without what took part in training alone, fetching and writing nothing.
+
+    Args:
+        config: of the checkpoint.
+        from_stranger: whether it may not choose where the sample is drawn.
+    """
     _forget_weights(config["model"])
     for node in config["data"].values() if from_stranger else ():
         if isinstance(node, dict) and str(node.get("type", "")).startswith("transfer.data.sample_dataset."):

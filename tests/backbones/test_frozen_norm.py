@@ -83,6 +83,32 @@ def test_a_layer_that_is_not_at_rest_is_plain_batch_norm() -> None:
     assert not torch.equal(layer.running_mean, before)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("trained", ["weight", "bias"])
+def test_one_affine_value_that_is_trained_has_its_gradient(trained: str) -> None:
+    layers = [layer_of(nn.BatchNorm2d), nn.Sequential(layer_of(nn.BatchNorm2d))]
+    rest_batch_norms(layers[1])
+    slopes = torch.randn(2, 5, 6, 7, generator=torch.Generator().manual_seed(2))
+    gradients = []
+    for layer in (layers[0], layers[1][0]):  # type: ignore[index]
+        getattr(layer, trained).requires_grad_(True)
+        layer(maps_of()).backward(slopes)
+        gradients.append([parameter.grad for parameter in layer.parameters()])
+    for right, got in zip(*gradients, strict=True):
+        assert (right is None) == (got is None)
+        if right is not None:
+            torch.testing.assert_close(got, right)
+    assert any(each is not None for each in gradients[0])
+
+
+def test_a_gradient_of_the_gradient_is_refused() -> None:
+    layer = layer_of(nn.BatchNorm2d)
+    rest_batch_norms(nn.Sequential(layer))
+    maps = maps_of()
+    (slope,) = torch.autograd.grad(layer(maps).square().sum(), maps, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
 def test_a_backbone_of_frozen_norm_trains_as_with_plain_batch_norm() -> None:
     torch.manual_seed(0)
     resting = TimmBackbone("efficientnet_lite0", norm="frozen", frozen_stages=1).train()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.data import index_cache, voc
+from transfer.data import evidence, index_cache, voc
 from transfer.data.coco import COCODataset
 from transfer.data.home import cache_home
 from transfer.data.table import TableDataset
@@ -132,6 +132,12 @@ def shorter_list(kit: Path) -> None:
     (kit / "ImageSets/Main/train.txt").write_text("a\nb\n")
 
 
+def dangling(kit: Path) -> None:
+    """An annotation that was there becomes a link to nothing, and the list is shorter: the rest is still looked at."""
+    (kit / "Annotations/a.xml").unlink()
+    (kit / "Annotations/a.xml").symlink_to(kit / "nothing.xml")
+
+
 def image_gone(kit: Path) -> None:
     (kit / "JPEGImages/a.png").unlink()
 
@@ -152,7 +158,7 @@ def list_gone(kit: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *(same_length, same_length_and_date, removed, broken, shorter_list),
+        *(same_length, same_length_and_date, removed, broken, dangling, shorter_list),
         *(image_gone, image_preferred, other_header, list_gone),
     ],
 )
@@ -166,6 +172,25 @@ def test_whatever_changes_is_noticed(
     expected = uncached(monkeypatch, lambda: opened(kit, on_broken=on_broken))
     assert after == expected
     assert opened(kit, on_broken=on_broken) == expected, "and the next time"
+
+
+def test_what_lies_beside_a_dangling_link_is_looked_at_all_the_same(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (kit / "Annotations/zz.xml").symlink_to(kit / "nothing.xml")  # in no list
+    before = opened(kit)
+    same_length(kit)
+    assert opened(kit) == uncached(monkeypatch, lambda: opened(kit)) != before
+
+
+def test_what_cannot_be_looked_at_is_never_taken_for_the_same(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(evidence._LOOKS, "xml", refused)
+        before = opened(kit)
+        same_length(kit)
+        after = opened(kit)
+    assert after == uncached(monkeypatch, lambda: opened(kit)) != before
 
 
 def test_an_added_annotation_is_noticed(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +230,60 @@ def test_other_options_have_an_entry_of_their_own(kit: Path, monkeypatch: pytest
             found = opened(kit, **options)
             assert found == uncached(monkeypatch, lambda options=options: opened(kit, **options)), options  # type: ignore[misc]
     assert len(entries()) == 6
+
+
+def test_each_list_has_an_entry_of_its_own(kit: Path) -> None:
+    (kit / "ImageSets/Main/val.txt").write_text("d\n")
+    for _ in range(2):
+        lengths = [len(VOCDataset(kit, each)) for each in ("train", "val", ["train", "val"], ["val", "train"])]
+        assert lengths == [4, 1, 4, 4]
+        assert VOCDataset(kit, ["val", "train"]).table.paths[0].endswith("d.png")
+    assert len(entries()) == 4
+
+
+def test_names_are_told_apart_however_they_are_given(kit: Path) -> None:
+    """numpy shortens the text of an array of more than 1000 to its ends."""
+    names = np.array([f"class{index}" for index in range(1200)])
+    names[[600, 601]] = "dog", "cat"
+    assert VOCDataset(kit, "train", class_names=names).class_names[600] == "dog"  # type: ignore[arg-type]
+    names[[600, 601]] = "cat", "dog"
+    assert VOCDataset(kit, "train", class_names=names).class_names[600] == "cat"  # type: ignore[arg-type]
+    assert len(entries()) == 2
+
+
+def test_a_lower_limit_of_pixels_is_kept_to(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(kit)
+    monkeypatch.setenv("TRICKSTACK_MAX_PIXELS", "100")
+    refused = opened(kit)
+    assert "c.png" in str(refused)
+    assert "the limit is 100" in str(refused)
+
+
+def test_without_a_home_the_files_are_read(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = opened(kit)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("TRICKSTACK_HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert opened(kit) == expected
+    with pytest.raises(UserError, match="set TRICKSTACK_HOME"):
+        cache_home()
+
+
+def test_a_home_that_cannot_be_looked_into_is_none(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = opened(kit)
+
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        (entry,) = entries()
+        entry.unlink()
+        patch.setattr(index_cache.Path, "is_file", lambda path: refused(path) if path == entry else path.exists())
+        assert opened(kit) == expected
 
 
 def test_a_broken_set_ends_in_the_same_error_each_time(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +453,16 @@ def test_coco(tmp_path: Path, kit: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert changed == without_cache() != first
     write_image(folder / "sub/b.png", width=33)  # its size is not stated
     assert read() == without_cache() != changed
+    other = path.with_name("other.json")
+    other.write_text(json.dumps({**stated, "annotations": []}))
+    for _ in range(2):
+        assert content(lambda: COCODataset(other, folder))["boxes"][1] == []  # type: ignore[index]
+        assert len(read()["boxes"][1]) == 1  # type: ignore[index]
+    kept = read()
+    (folder / "a.png").unlink()  # its size is stated: nothing but the folder's names tells
+    assert "a.png" in str(read())
+    write_image(folder / "a.png")
+    assert read() == kept
     (folder / "sub/b.png").unlink()
     assert "sub/b.png" in str(read())
 

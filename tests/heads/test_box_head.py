@@ -64,6 +64,12 @@ def test_a_region_without_area_belongs_to_the_finest_level() -> None:
     assert PyramidRoIAlign(STRIDES).levels(boxes).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("ratio", [0, -1])
+def test_a_number_of_samples_that_grows_with_the_region_is_refused(ratio: int) -> None:
+    with pytest.raises(UserError, match="sampling_ratio"):
+        PyramidRoIAlign(STRIDES, sampling_ratio=ratio)
+
+
 def random_maps(channels: int = 3, batch: int = 2) -> list[Tensor]:
     """Maps of a 128x192 image, and one coarser that is not for pooling."""
     generator = torch.Generator().manual_seed(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from transfer.heads.segmentation import (
     label_map,
     upsampled,
 )
+from transfer.losses.image_by_image import sums_of
 from transfer.losses.pixel_cross_entropy import OHEMCrossEntropy, PixelCrossEntropy
 from transfer.losses.pixel_focal import PixelFocal
 from transfer.losses.region import Dice, Lovasz
@@ -61,6 +64,55 @@ def test_logits_at_full_size_are_taken_as_they_are() -> None:
     expected = F.cross_entropy(output.logits, torch.stack([t.mask.long() for t in targets]))
     torch.testing.assert_close(SegmentationCriterion()(output, targets)["loss_segmentation"], expected)
     assert upsampled(output.logits, output.size) is output.logits
+
+
+class Tempered(PixelCrossEntropy):
+    """A user's own: half of it, by its own `__call__`."""
+
+    def __call__(self, logits: Tensor, masks: Tensor) -> Tensor:
+        return super().__call__(logits, masks) / 2
+
+
+class HalfSums(PixelCrossEntropy):
+    def sums(self, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        losses, weights = super().sums(logits, masks)
+        return losses / 2, weights
+
+
+def test_the_sums_are_taken_where_they_are_what_the_loss_is_made_of() -> None:
+    assert sums_of(Tempered()) is None
+    assert sums_of(F.cross_entropy) is None
+    for loss in (PixelCrossEntropy(), OHEMCrossEntropy(), PixelFocal(), HalfSums()):
+        assert sums_of(loss) == loss.sums
+    output, targets = random_output(), random_masks((32, 48), (20, 31))
+    plain, tempered, half = (
+        SegmentationCriterion(loss)(output, targets)["loss_segmentation"].item()
+        for loss in (PixelCrossEntropy(), Tempered(), HalfSums())
+    )
+    assert tempered == pytest.approx(plain / 2)
+    assert half == pytest.approx(plain / 2)
+
+
+@pytest.mark.parametrize("loss", [PixelCrossEntropy(), Tempered()])
+def test_only_the_gradient_of_the_small_logits_is_kept(loss: PixelCrossEntropy) -> None:
+    """The full logits have 64 times their numbers."""
+    output, targets = random_output(), random_masks((32, 48), (20, 31))
+    output.logits.requires_grad_()
+    saved: list[weakref.ref[Tensor]] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(weakref.ref(tensor))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = SegmentationCriterion(loss)(output, targets)
+    alive = [tensor for each in saved if (tensor := each()) is not None and tensor.is_floating_point()]
+    kept = sum({tensor.data_ptr(): tensor.nbytes for tensor in alive}.values())
+    assert losses["loss_segmentation"].requires_grad  # so what it needs is still held
+    if type(loss) is PixelCrossEntropy:
+        assert output.logits.nbytes <= kept <= 4 * output.logits.nbytes  # with the upsampling's matrices of 4x6 cells
+    else:
+        assert kept >= 64 * output.logits.nbytes
 
 
 @pytest.mark.parametrize("auxiliary_weight", [None, 0.0, 0.4])

@@ -67,6 +67,14 @@ def test_small_gradients_live_until_they_are_scaled() -> None:
     assert logits.grad[0, 1, 0, 0].item() == pytest.approx(math.exp(-20) * 2**16, rel=1e-2)
 
 
+def test_a_gradient_of_the_gradient_is_refused() -> None:
+    logits, masks = logits_and_masks()
+    losses, _ = sums_image_by_image(logits, masks, PixelCrossEntropy().sums)
+    (slope,) = torch.autograd.grad(losses.square(), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
 def test_without_a_gradient_to_take_the_sums_are_the_same() -> None:
     logits, masks = logits_and_masks()
     trained = sums_image_by_image(logits, masks, PixelCrossEntropy().sums)

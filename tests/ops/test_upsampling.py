@@ -20,6 +20,18 @@ def test_values_and_gradients_are_those_of_torchs_bilinear_interpolation(size: t
     torch.testing.assert_close(torch.autograd.grad(got, maps, slopes), torch.autograd.grad(wanted, maps, slopes))
 
 
+@pytest.mark.parametrize("cells", [(4, 380), (4, 381)])
+def test_what_takes_the_large_maps_gives_the_same(cells: tuple[int, int]) -> None:
+    maps = torch.randn(1, 2, *cells, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    size = (8, 2 * cells[1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = upsample_bilinear(maps, size)
+    assert got.dtype == torch.float32
+    wanted = F.interpolate(maps.double(), size=size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(got, wanted.float())
+    torch.testing.assert_close(torch.autograd.grad(got.sum(), maps), torch.autograd.grad(wanted.sum(), maps))
+
+
 def test_maps_of_the_size_are_taken_as_they_are() -> None:
     maps = torch.randn(1, 2, 3, 5)
     assert upsample_bilinear(maps, (3, 5)) is maps

@@ -95,10 +95,12 @@ class Collate:
 
     def _place(self, planes: np.ndarray, image: np.ndarray) -> None:
         # planes [3, H, W], image [h, w, 3]
-        bottom, right = planes.shape[1] - image.shape[0], planes.shape[2] - image.shape[1]
-        if bottom or right:
-            image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=self.pad_value)
-        cv2.split(image, list(planes))  # into the planes themselves: a fifth of the time of numpy's strided copy
+        height, right = image.shape[0], planes.shape[2] - image.shape[1]
+        if right:
+            image = cv2.copyMakeBorder(image, 0, 0, 0, right, cv2.BORDER_CONSTANT, value=self.pad_value)
+        # Into the planes themselves: a fifth of the time of numpy's strided copy. Only whole rows are quick.
+        cv2.split(image, list(planes[:, :height]))
+        planes[:, height:] = np.array(self.pad_value, np.uint8)[:, None, None]
 
 
 def _check(items: Sequence[ViewedSample]) -> None:

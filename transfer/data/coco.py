@@ -61,13 +61,13 @@ class COCODataset(TableDataset):
             UserError: no JSON, faulty entries, missing images, names outside class_names.
         """
         path, folder = Path(annotations), Path(images)
-        options = {"class_names": class_names, "rename": rename, "on_broken": on_broken}
+        names: dict[str, Any] = {"class_names": class_names, "rename": rename}
 
         def read() -> Index:
-            return _read_file(path, folder, options, include_empty=include_empty)
+            return _read_file(path, folder, {**names, "on_broken": on_broken}, include_empty=include_empty)
 
-        key = {"format": "coco", "file": os.path.abspath(path), "given": str(path), "empty": include_empty}
-        index = cached_index(folder, {**key, **options}, read)
+        place = {"format": "coco", "file": os.path.abspath(path), "given": str(path)}
+        index = cached_index(folder, {**place, "empty": include_empty, "on_broken": on_broken}, read, **names)
         super().__init__(
             index.table,
             index.class_names,

@@ -14,7 +14,9 @@ from pathlib import Path
 from transfer.data.strangers import read_bounded
 
 _MAX_READ = 1 << 28
+_ABSENT = "absent"
 _UNREADABLE = "unreadable"
+"""It may hold anything, so it is never taken for the same."""
 
 Seen = list[tuple[str, str, str]]
 """(how it was looked at, path, what was seen)."""
@@ -36,7 +38,7 @@ class Evidence:
         """
         key = how, str(path)
         if key not in self._seen:
-            self._seen[key] = _LOOKS[how](str(path))
+            self._seen[key] = _look(_LOOKS[how], str(path))
 
     def seen(self) -> Seen:
         """All that was noted, in plain types."""
@@ -44,8 +46,8 @@ class Evidence:
 
 
 def still_holds(seen: Iterable[tuple[str, str, str]]) -> bool:
-    """Whether everything that was noted looks the same now."""
-    return all(_LOOKS[how](path) == look for how, path, look in seen)
+    """Whether everything that was noted could be looked at and looks the same now."""
+    return all(look != _UNREADABLE and _look(_LOOKS[how], path) == look for how, path, look in seen)
 
 
 def _digest(facts: object) -> str:
@@ -57,33 +59,33 @@ def _facts(status: os.stat_result) -> tuple[int, int, int]:
 
 
 def _content(path: str) -> str:
-    try:
-        return _digest(read_bounded(path, _MAX_READ))
-    except OSError:
-        return _UNREADABLE
+    return _digest(read_bounded(path, _MAX_READ))
 
 
 def _file(path: str) -> str:
-    try:
-        return " ".join(map(str, _facts(os.stat(path))))
-    except (OSError, ValueError):  # ValueError: a zero byte in the name
-        return _UNREADABLE
+    return " ".join(map(str, _facts(os.stat(path))))
 
 
 def _names(path: str) -> str:
-    try:
-        return _digest(sorted(os.listdir(path)))
-    except OSError:
-        return _UNREADABLE
+    return _digest(sorted(os.listdir(path)))
 
 
 def _xml(path: str) -> str:
+    with os.scandir(path) as entries:
+        return _digest(sorted((each.name, _look(_file, each.path)) for each in entries if _is_xml(each.name)))
+
+
+def _is_xml(name: str) -> bool:
+    return name.lower().endswith(".xml")
+
+
+def _look(look: Callable[[str], str], path: str) -> str:
     try:
-        with os.scandir(path) as entries:
-            found = [(entry.name, _facts(entry.stat())) for entry in entries if entry.name.lower().endswith(".xml")]
-    except OSError:
+        return look(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return _ABSENT
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
         return _UNREADABLE
-    return _digest(sorted(found))
 
 
 _LOOKS: dict[str, Callable[[str], str]] = {"content": _content, "file": _file, "names": _names, "xml": _xml}

@@ -21,7 +21,7 @@ import logging
 import os
 import tempfile
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,11 +29,14 @@ from typing import Any
 
 import numpy as np
 
+from transfer.data.class_names import check_class_names, check_rename
 from transfer.data.evidence import Seen, still_holds
 from transfer.data.home import cache_home
+from transfer.data.image import pixel_limit
 from transfer.data.table import DetectionTable
 from transfer.data.table_builder import TableBuilder, is_recording
 from transfer.data.texts import Texts
+from transfer.types import UserError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -77,21 +80,34 @@ class Index:
         return cls(table, names, counts, builder.problems, builder.told, builder.evidence.seen(), ids)
 
 
-def cached_index(root: str | Path, options: Mapping[str, object], read: Callable[[], Index]) -> Index:
+def cached_index(
+    root: str | Path,
+    options: Mapping[str, object],
+    read: Callable[[], Index],
+    *,
+    class_names: Sequence[str] | None,
+    rename: Mapping[str, str | None] | None,
+) -> Index:
     """The index from the cache, where it is there and up to date, else read and, if it is large, kept.
 
     Args:
         root: where the data are, as the config says; paths in the index begin with it.
         options: everything else that decides what is read, by name; told apart by their `repr`.
         read: reads the files.
+        class_names, rename: as of a data set.
 
     Raises:
-        UserError: what `read` raises.
+        UserError: what `read` raises, or names that no data set takes.
     """
     if is_recording() or os.environ.get("TRICKSTACK_INDEX_CACHE", "").lower() in _OFF:
         return read()
-    key = repr((os.path.abspath(root), str(root), sorted(options.items())))
-    path = cache_home() / "index" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.npz"
+    names = check_class_names(class_names)
+    facts = {**options, "class_names": names, "rename": check_rename(rename, names), "pixels": pixel_limit(None)}
+    key = repr((os.path.abspath(root), str(root), sorted(facts.items())))
+    try:
+        path = cache_home() / "index" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.npz"
+    except UserError:
+        return read()
     found = _load(path)
     if found is not None:
         for level, line in found.told:
@@ -106,9 +122,9 @@ def cached_index(root: str | Path, options: Mapping[str, object], read: Callable
 
 def _load(path: Path) -> Index | None:
     """What the file holds, or None where it is not there, out of date or damaged."""
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         with np.load(path, allow_pickle=False) as stored:
             facts = json.loads(stored["facts"].tobytes())
             if facts["code"] != _code() or not still_holds(facts["seen"]):

@@ -77,14 +77,14 @@ class VOCDataset(TableDataset):
             raise UserError('splits is empty: name one, such as "2007_trainval"')
         source = f"{root} ({' + '.join(map(str, wanted))})"
         lists = [_find_split(root, split) for split in wanted]
-        options = {"class_names": class_names, "rename": rename, "on_broken": on_broken}
 
         def read() -> Index:
-            builder = TableBuilder(source, **options)  # type: ignore[arg-type]
+            builder = TableBuilder(source, on_broken, class_names, rename)
             _read_splits(builder, root, lists)
             return Index.of(builder)
 
-        index = cached_index(root, {"format": "voc", "lists": [str(each.path) for each in lists], **options}, read)
+        options = {"format": "voc", "lists": [str(each.path) for each in lists], "on_broken": on_broken}
+        index = cached_index(root, options, read, class_names=class_names, rename=rename)
         super().__init__(index.table, index.class_names, skipped=index.skipped, counts=index.counts)
 
 
@@ -112,15 +112,14 @@ class XMLFolderDataset(TableDataset):
         """
         root = Path(root)
         annotations, images = _xml_folders(root)
-        options = {"class_names": class_names, "rename": rename, "on_broken": on_broken}
 
         def read() -> Index:
-            builder = TableBuilder(str(root), **options)  # type: ignore[arg-type]
+            builder = TableBuilder(str(root), on_broken, class_names, rename)
             _read_folder(builder, root, annotations, images)
             return Index.of(builder)
 
-        folders = [str(annotations), str(images)]
-        index = cached_index(root, {"format": "xml", "folders": folders, **options}, read)
+        options = {"format": "xml", "folders": [str(annotations), str(images)], "on_broken": on_broken}
+        index = cached_index(root, options, read, class_names=class_names, rename=rename)
         super().__init__(index.table, index.class_names, skipped=index.skipped, counts=index.counts)
 
 

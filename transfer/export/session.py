@@ -25,7 +25,7 @@ from transfer.heads.faster_rcnn import FasterRCNNOutput
 from transfer.heads.segmentation import SegmentationOutput
 from transfer.ops.best_detections import DetectionFilter
 from transfer.ops.boxes import clip_boxes
-from transfer.restoring import Restored, _config_for_testing
+from transfer.restoring import Restored, config_for_testing
 from transfer.types import Prediction, RefusedCheckpoint, Size, Target, UserError
 
 
@@ -197,7 +197,7 @@ def restore_exported(
     """
     checkpoint, facts, content = read(path)
     trusted = None if trust is None else (*TRUSTED_MODULES, *trust)
-    config = _config_for_testing(from_json(checkpoint["config"]), from_stranger=trusted is not None)
+    config = config_for_testing(from_json(checkpoint["config"]), from_stranger=trusted is not None)
     name, about = task_name(config), checkpoint["backbone"]
     # Its statistics alone: they say what padding holds.
     backbone = Backbone((1,), (facts.multiple,), mean=about["mean"], std=about["std"])

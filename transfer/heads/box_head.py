@@ -40,14 +40,19 @@ class PyramidRoIAlign(nn.Module):
     Args:
         strides: of the levels to read, fine to coarse, each twice the one before.
         output_size: cells a side.
-        sampling_ratio: samples a cell and side.
+        sampling_ratio: samples a cell and side, at least 1.
         canonical_side: a region of this side, in pixels, is read from the level of stride 16 (FPN: 224).
+
+    Raises:
+        UserError: a sampling_ratio below 1, by which torchvision's operator takes a number that grows with the region.
     """
 
     def __init__(
         self, strides: Sequence[int], *, output_size: int = 7, sampling_ratio: int = 2, canonical_side: float = 224.0
     ) -> None:
         super().__init__()
+        if sampling_ratio < 1:
+            raise UserError(f"PyramidRoIAlign: sampling_ratio={sampling_ratio!r} must be a whole number of at least 1")
         self.strides = tuple(strides)
         self.output_size, self.sampling_ratio, self.canonical_side = output_size, sampling_ratio, canonical_side
 
@@ -74,7 +79,7 @@ class PyramidRoIAlign(nn.Module):
 
     def _read_levels(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
         """Regions [R, 5] of the maps of all levels, [R, C, output_size, output_size], by torchvision's operator."""
-        if len(self.strides) == 1:  # no copies of what is large here: 128 regions of C4 take 100 MB
+        if len(self.strides) == 1:  # nothing to gather, so no copy of what is large: 128 regions of C4 take 100 MB
             return self._read(maps[0], regions, self.strides[0])
         levels = self.levels(regions[:, 1:])
         size = self.output_size

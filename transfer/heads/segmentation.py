@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transfer.losses.image_by_image import sums_image_by_image
+from transfer.losses.image_by_image import sums_image_by_image, sums_of
 from transfer.losses.pixel_cross_entropy import PixelCrossEntropy, pixel_mean
 from transfer.losses.weighted_sum import SegmentationLoss, check_classes
 from transfer.ops.upsampling import upsample_bilinear
@@ -94,7 +94,7 @@ class SegmentationCriterion:
 
     def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Of logits [B, K, h, w], upsampled to the masks [B, H, W]."""
-        sums = getattr(self.loss, "sums", None)
+        sums = sums_of(self.loss)
         if sums is not None:
             return pixel_mean(*sums_image_by_image(logits, masks, sums))
         return self.loss(upsample_bilinear(logits, (int(masks.shape[1]), int(masks.shape[2]))), masks)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from transfer.ops.upsampling import upsample_bilinear
 
@@ -32,6 +33,19 @@ def sums_image_by_image(logits: Tensor, masks: Tensor, sums: Sums) -> tuple[Tens
         Sum of losses and sum of weights, scalars. The first has a gradient once, not a gradient of gradients.
     """
     return _SumsImageByImage.apply(logits, masks, sums)
+
+
+def sums_of(loss: object) -> Sums | None:
+    """The method `sums` of a loss whose `pixel_mean` it is; None where it has none.
+
+    A class that has its own `__call__` below the one that has `sums` is another loss than its sums say: None, too.
+    """
+    for kind in type(loss).__mro__:
+        if "sums" in vars(kind):
+            return loss.sums  # type: ignore[attr-defined]
+        if "__call__" in vars(kind):
+            return None
+    return None
 
 
 class _SumsImageByImage(torch.autograd.Function):
@@ -56,6 +70,7 @@ class _SumsImageByImage(torch.autograd.Function):
         return torch.stack(losses).sum(), total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *of_sums: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * of_sums[0]).to(ctx.dtype), None, None

@@ -92,10 +92,6 @@ class PixelCrossEntropy:
         table = logits.new_tensor(self.class_weights)  # [K]
         return table[labels.where(kept, torch.zeros_like(labels))] * kept
 
-    def losses_of(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """[B, H, W]: the weighted loss of each pixel, 0 where it is ignored."""
-        return self._cross_entropy(logits, labels, None if self.class_weights is None else weights, "none")
-
     def _cross_entropy(
         self, logits: Tensor, labels: Tensor, weights: Tensor | None, reduction: Literal["sum", "none"]
     ) -> Tensor:
@@ -149,7 +145,7 @@ class OHEMCrossEntropy(PixelCrossEntropy):
         """As above, of the hard pixels."""
         labels = masks.long()
         weights = self.weights_of(logits, labels)
-        losses = self.losses_of(logits, labels, weights)
+        losses = self._cross_entropy(logits, labels, None if self.class_weights is None else weights, "none")
         hard = self.hard_pixels(logits, labels)
         return (losses * hard).sum(), (weights * hard).sum()
 

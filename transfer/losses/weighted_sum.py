@@ -14,8 +14,8 @@ from transfer.types import UserError, is_number
 class SegmentationLoss(Protocol):
     """A loss of every pixel's logits; one that has `check_classes(num_classes)` is shown the number of classes.
 
-    One that has `sums(logits, masks)`, the sums of losses and of weights whose `pixel_mean` it is, is taken image by
-    image: see `transfer.losses.image_by_image`.
+    One whose class has `sums(logits, masks)`, the sums of losses and of weights whose `pixel_mean` it is, is taken
+    image by image: see `transfer.losses.image_by_image`.
     """
 
     def __call__(self, logits: Tensor, masks: Tensor) -> Tensor:

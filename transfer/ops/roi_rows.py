@@ -36,13 +36,15 @@ def roi_align_rows(
         output_size: cells a side of a region.
         sampling_ratio: samples a cell and side, at least 1.
     Returns:
-        [R, C, output_size, output_size].
+        [R, C, output_size, output_size], channels last in memory: as it comes out, without a copy.
     """
-    table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in maps])  # [sum of B * H_i * W_i, C]
+    tables = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in maps]
+    table = torch.cat(tables) if len(tables) > 1 else tables[0]  # [sum of B * H_i * W_i, C]
+    del tables  # as large as the maps
     with torch.no_grad():
         rows, weights = _rows(maps, regions.to(table.dtype), levels, strides, output_size, sampling_ratio)
     pooled = F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")  # [R * cells * cells, C]
-    return pooled.view(len(regions), output_size, output_size, table.shape[1]).permute(0, 3, 1, 2).contiguous()
+    return pooled.view(len(regions), output_size, output_size, table.shape[1]).permute(0, 3, 1, 2)
 
 
 def _rows(

@@ -3,7 +3,8 @@
 Bilinear resizing is linear, and along height and width one after the other: out = down^T @ map @ across, with the two
 matrices that torch's own one-dimensional kernel makes of the identity. Its two-dimensional kernels take several times
 as long on a CPU where a map of some ten cells a side is upsampled sixteenfold, most of it in the backward pass; on CUDA
-their backward pass adds up in no fixed order, which these products do not. Values agree to rounding.
+their backward pass adds up in no fixed order, which these products do not. Values agree to rounding. The cost of a
+pixel grows with the cells of the map, so on a CPU torch's kernel takes the large maps.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from torch import Tensor
 
 from transfer.types import Size
 
+_MOST_CELLS = 384
+"""Height plus width of a map, where forward and backward pass by products and by torch's kernel take equally long."""
+
 
 def upsample_bilinear(maps: Tensor, size: Size) -> Tensor:
     """Maps resized bilinearly, corners not aligned.
 
     Args:
-        maps: [B, K, h, w] floating, of at most some hundred cells a side: the cost of a pixel grows with h and w.
+        maps: [B, K, h, w] floating.
         size: (height, width) wanted, at least (h, w): where it is less, nothing is smoothed.
     Returns:
         [B, K, height, width] in float32 at the least, also under autocast; the maps as they are where they are of that
@@ -31,6 +35,9 @@ def upsample_bilinear(maps: Tensor, size: Size) -> Tensor:
     height, width = size
     if tuple(maps.shape[2:]) == (height, width):
         return maps
+    if maps.device.type == "cpu" and sum(maps.shape[2:]) > _MOST_CELLS:
+        with torch.autocast("cpu", enabled=False):
+            return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
     down = _matrix(int(maps.shape[2]), height, maps.dtype, maps.device)  # [h, height]
     across = _matrix(int(maps.shape[3]), width, maps.dtype, maps.device)  # [w, width]
     with torch.autocast(maps.device.type, enabled=False):
