@@ -148,8 +148,8 @@ def test_images_without_objects(tmp_path: Path) -> None:
     images = [{"id": n, "file_name": "a.png", "height": HEIGHT, "width": WIDTH} for n in (7, 8)]
     write_coco(tmp_path, [annotation(1, 9, [SQUARE])], images=images)
     dataset = open_coco(tmp_path)
-    assert (dataset.image_ids, dataset.mask(1).max()) == ([7, 8], 0)
-    assert open_coco(tmp_path, include_empty=False).image_ids == [7]
+    assert (list(dataset.image_ids), dataset.mask(1).max()) == ([7, 8], 0)
+    assert list(open_coco(tmp_path, include_empty=False).image_ids) == [7]
 
 
 def test_a_size_that_is_not_stated(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_faulty_shapes(tmp_path: Path, segmentation: Any, reason: str) -> None:
         open_coco(tmp_path)
     assert "annotations[1]: " in str(caught.value)
     assert reason in str(caught.value)
-    assert open_coco(tmp_path, on_broken="skip").image_ids == [8]
+    assert list(open_coco(tmp_path, on_broken="skip").image_ids) == [8]
 
 
 def test_other_faults_at_once(tmp_path: Path) -> None:

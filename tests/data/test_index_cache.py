@@ -12,18 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from index_outcomes import Outcome, content, entries, uncached, write_image
 
 from transfer.data import evidence, index_cache, voc
 from transfer.data.coco import COCODataset
 from transfer.data.home import cache_home
-from transfer.data.table import TableDataset
 from transfer.data.table_builder import recording
 from transfer.data.voc import VOCDataset, XMLFolderDataset
 from transfer.types import UserError
-
-Outcome = dict[str, Any] | str
-"""All that a data set holds, or the text of its error."""
 
 
 def write_xml(path: Path, boxes: list[tuple[str, int]], *, sized: bool = True) -> None:
@@ -34,10 +30,6 @@ def write_xml(path: Path, boxes: list[tuple[str, int]], *, sized: bool = True) -
         for name, xmax in boxes
     )
     path.write_text(f"<annotation>{size}{objects}</annotation>")
-
-
-def write_image(path: Path, width: int = 50) -> None:
-    Image.new("RGB", (width, 40)).save(path)
 
 
 @pytest.fixture
@@ -60,33 +52,6 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def opened(kit: Path, **options: Any) -> Outcome:
     """What reading the devkit gives."""
     return content(lambda: VOCDataset(kit, "train", **options))
-
-
-def content(read: Callable[[], TableDataset]) -> Outcome:
-    try:
-        dataset = read()
-    except UserError as error:
-        return str(error)
-    table = dataset.table
-    arrays = {name: getattr(table, name) for name in ("sizes", "starts", "boxes", "labels", "difficult", "areas")}
-    return {
-        **{name: (each.dtype.str, each.tolist()) for name, each in arrays.items()},
-        "paths": list(table.paths),
-        "ids": [(type(each), each) for each in table.image_ids],
-        "names": dataset.class_names,
-        "rest": (dataset.skipped, dataset.counts, list(dataset.category_ids())),
-    }
-
-
-def uncached(monkeypatch: pytest.MonkeyPatch, read: Callable[[], Outcome]) -> Outcome:
-    with monkeypatch.context() as patch:
-        patch.setenv("TRICKSTACK_INDEX_CACHE", "0")
-        return read()
-
-
-def entries() -> list[Path]:
-    folder = cache_home() / "index"
-    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def test_the_second_start_reads_no_annotation_and_says_the_same(

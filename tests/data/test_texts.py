@@ -28,6 +28,16 @@ def test_they_equal_the_list_they_were_made_of(texts: list[str]) -> None:
     assert list(Texts.of_block(packed.block, packed.ends)) == texts
 
 
+def test_they_compare_with_lists_of_texts() -> None:
+    packed = Texts(ODD)
+    assert packed == ODD
+    assert packed == tuple(ODD)
+    assert packed == Texts(ODD)
+    for other in ([], ODD[:-1], [*ODD[:-1], "b"], [*ODD, ""], Texts(ODD[:-1]), "a", None):
+        assert packed != other
+    assert repr(Texts(["a", "b"])) == "Texts(['a', 'b'], 2 in all)"
+
+
 def test_they_pickle_as_two_blocks() -> None:
     # a list would take two bytes of framing and more for each text
     texts = [f"{number:06d}" for number in range(10_000)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from transfer.convert.annotated import AnnotatedImage, AnnotatedObject, AnnotatedSet, Category
 from transfer.convert.pixels import look_up_pixels
 from transfer.convert.splits import chosen_splits
+from transfer.data.evidence import Evidence
 from transfer.data.image import BrokenSample
 from transfer.data.yolo import LabelFile, read_labels
 from transfer.data.yolo_labels import YOLOObject
@@ -34,9 +35,10 @@ def read_yolo(source: Path, *, only: Sequence[str] = ()) -> AnnotatedSet:
     dataset = AnnotatedSet(str(source), "yolo")
     dataset.categories = [Category(name) for name in layout.names.values()]
     by_path: dict[str, AnnotatedImage] = {}
+    evidence = Evidence()  # of what was looked at: nothing is kept from one start to the next here
     for split in chosen_splits(source, [name for name, entries in layout.splits.items() if entries], only):
         dataset.splits.append(split)
-        paths, missing = list_images(layout, split)
+        paths, missing = list_images(layout, split, evidence)
         paths = list(dict.fromkeys(paths))
         dataset.problems += [f"{where}: {reason}" for where, reason in missing]
         for path in paths:
@@ -45,7 +47,7 @@ def read_yolo(source: Path, *, only: Sequence[str] = ()) -> AnnotatedSet:
         new = [path for path in paths if path not in by_path]
         folders = [str(path) for path in split_paths(layout, split) if path.is_dir()]
         names = _names(paths, folders)
-        for file in read_labels(layout, new, f"{layout.file} ({split})"):
+        for file in read_labels(layout, new, f"{layout.file} ({split})", evidence):
             image = _image(dataset, layout, file, split, names[file.image])
             if image is not None:
                 by_path[file.image] = image

@@ -32,8 +32,8 @@ class Evidence:
         """Note what a path looks like, unless that was done before.
 
         Args:
-            how: "content": of a short file; "file": its size and times; "names": of what lies in a folder; "xml": the
-                names, sizes and times of the XML files in a folder.
+            how: "content": of a short file; "file": its size and times; "names": of what lies in a folder; "files":
+                names, sizes and times of the files in a folder, and names of its folders; "xml": of its XML files.
             path: the file or folder; what cannot be read is noted as such.
         """
         key = how, str(path)
@@ -70,13 +70,15 @@ def _names(path: str) -> str:
     return _digest(sorted(os.listdir(path)))
 
 
+def _files(path: str) -> str:
+    with os.scandir(path) as entries:
+        return _digest(sorted((each.name, "" if each.is_dir() else _look(_file, each.path)) for each in entries))
+
+
 def _xml(path: str) -> str:
     with os.scandir(path) as entries:
-        return _digest(sorted((each.name, _look(_file, each.path)) for each in entries if _is_xml(each.name)))
-
-
-def _is_xml(name: str) -> bool:
-    return name.lower().endswith(".xml")
+        found = (each for each in entries if each.name.lower().endswith(".xml"))
+        return _digest(sorted((each.name, _look(_file, each.path)) for each in found))
 
 
 def _look(look: Callable[[str], str], path: str) -> str:
@@ -88,4 +90,10 @@ def _look(look: Callable[[str], str], path: str) -> str:
         return _UNREADABLE
 
 
-_LOOKS: dict[str, Callable[[str], str]] = {"content": _content, "file": _file, "names": _names, "xml": _xml}
+_LOOKS: dict[str, Callable[[str], str]] = {
+    "content": _content,
+    "file": _file,
+    "names": _names,
+    "files": _files,
+    "xml": _xml,
+}

@@ -8,8 +8,9 @@ the entry is damaged. A data set that ends in an error leaves no entry, so it en
 was left out by on_broken="skip" and all that was said in the log is kept with the index.
 
 Entries are numpy's .npz: arrays and one JSON text, nothing that could be run. They appear under their name when they
-are complete, so processes that write at the same time do not disturb each other. TRICKSTACK_INDEX_CACHE=0 turns all of
-this off; the folder may be deleted at any time.
+are complete, so processes that write at the same time do not disturb each other. Where all of them take more than
+`MOST_BYTES`, those not used for longest are deleted. TRICKSTACK_INDEX_CACHE=0 turns all of this off; the folder may be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ _LOGGER = logging.getLogger(__name__)
 
 FEWEST = 1000
 """Images from which on an index is kept: fewer are read in a third of a second."""
+MOST_BYTES = 1 << 30
+"""All entries together; a million images of five boxes take 0.24 GB."""
 _OFF = ("0", "off", "no", "false")
 _ROWS = {"sizes": np.int64, "starts": np.int64, "boxes": np.float32, "labels": np.int64, "difficult": np.bool_,
          "crowd": np.bool_, "areas": np.float32}  # fmt: skip
@@ -130,6 +133,8 @@ def _load(path: Path) -> Index | None:
             if facts["code"] != _code() or not still_holds(facts["seen"]):
                 return None
             arrays = {name: stored[name] for name in stored.files}
+        with suppress(OSError):
+            os.utime(path)  # used: not to be deleted next
         return _index_of(facts, arrays)
     except Exception as error:  # whatever is wrong with it: the files are there to be read
         _LOGGER.info("%s: a damaged index in the cache (%s: %s); reading the files", path, type(error).__name__, error)
@@ -185,11 +190,27 @@ def _store(path: Path, index: Index) -> None:
             temporary = file.name
             np.savez(file, **arrays)  # type: ignore[arg-type]  # taken for its option allow_pickle
         os.replace(temporary, path)
+        _delete_oldest(path)
     except OSError as error:
         _LOGGER.info("%s: the index cannot be kept: %s", path, error.strerror or error)
         if temporary is not None:
             with suppress(OSError):
                 os.unlink(temporary)
+
+
+def _delete_oldest(kept: Path) -> None:
+    """Bring the folder of an entry, which stays, to `MOST_BYTES`; another process may delete there, too."""
+    entries = []
+    for entry in os.scandir(kept.parent):
+        with suppress(OSError):
+            status = entry.stat()
+            entries.append((entry.name != kept.name, -status.st_mtime_ns, status.st_size, entry.path))
+    total = 0
+    for _, _, size, path in sorted(entries):
+        total += size
+        if total > MOST_BYTES and path != str(kept):
+            with suppress(OSError):
+                os.unlink(path)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """A segmentation dataset: photographs, and for each a mask that a source gives (mask files, polygons).
 
-The formats' classes differ only in how they find the files and in the source. Lists of texts and flat arrays, not one
-object per image: they pickle to a worker as a few blocks.
+The formats' classes differ only in how they find the files and in the source. Blocks of text and flat arrays, not one
+object per image: see texts.py.
 
 A photograph that EXIF turns is decoded to the orientation whose size is the mask's, as image.py describes; the mask is
 never turned. Where both orientations have that size (a square, or a half turn), the displayed one is taken.
@@ -17,6 +17,7 @@ import numpy as np
 
 from transfer.data.image import BrokenSample, image_header, read_image
 from transfer.data.masks import BrokenMask, MaskCoding, mask_size, read_mask
+from transfer.data.texts import Texts, packed_ids
 from transfer.types import MaskRecord, Sample, Size, UserError
 
 MOST_CLASSES = 255
@@ -48,7 +49,7 @@ class MaskFiles:
     """
 
     def __init__(self, paths: Sequence[str], coding: MaskCoding) -> None:
-        self.paths = list(paths)
+        self.paths = Texts(paths)
         self.coding = coding
 
     def path(self, index: int) -> str:
@@ -90,8 +91,8 @@ class MaskDataset:
         """
         if len(class_names) > MOST_CLASSES:
             raise UserError(f"{len(class_names)} classes: a mask has room for {MOST_CLASSES}")
-        self.paths = list(paths)
-        self.image_ids = list(image_ids)
+        self.paths = Texts(paths)
+        self.image_ids = packed_ids(image_ids)
         self.source = source
         self.class_names = tuple(class_names)
         self.skipped = list(skipped)

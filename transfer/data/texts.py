@@ -7,6 +7,7 @@ of it pickled, object by object. One block of bytes is neither counted nor copie
 
 from __future__ import annotations
 
+import reprlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -45,6 +46,17 @@ class Texts(Sequence[str]):
         made = cls(())
         made.block, made.ends = block, ends
         return made
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a list, a tuple or such a block of the same texts."""
+        if not isinstance(other, (Texts, list, tuple)):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # as a list
+
+    def __repr__(self) -> str:
+        return f"Texts({reprlib.repr(list(self[:10]))}, {len(self)} in all)"
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -11,17 +11,19 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from transfer.data.evidence import Evidence
 from transfer.data.image import BrokenSample, image_size
+from transfer.data.index_cache import Index, cached_index
 from transfer.data.listing import find_name
 from transfer.data.strangers import read_bounded
 from transfer.data.table import TableDataset
 from transfer.data.table_builder import Box, TableBuilder
 from transfer.data.yolo_labels import MAX_LABEL_BYTES, YOLOObject, parse_labels
-from transfer.data.yolo_layout import YOLOLayout, label_path, list_images, read_layout
+from transfer.data.yolo_layout import YOLOLayout, label_path, list_images, read_layout, split_paths
 from transfer.types import UserError
 
 _LOGGER = logging.getLogger(__name__)
@@ -56,30 +58,32 @@ class YOLODataset(TableDataset):
         if not wanted:
             raise UserError('splits is empty: name one, such as "train"')
         layout = read_layout(root)
-        builder = TableBuilder(
-            f"{layout.file} ({' + '.join(map(str, wanted))})",
-            on_broken=on_broken,
-            class_names=class_names,
-            rename=rename,
-            name_order=list(layout.names.values()),
-        )
-        _read(builder, layout, _images(builder, layout, wanted))
-        table, names, counts = builder.finish()
-        super().__init__(table, names, skipped=builder.problems, counts=counts)
+        source = f"{layout.file} ({' + '.join(map(str, wanted))})"
+
+        def read() -> Index:
+            builder = TableBuilder(source, on_broken, class_names, rename, name_order=list(layout.names.values()))
+            _read(builder, layout, _images(builder, layout, wanted))
+            return Index.of(builder)
+
+        paths = [str(path) for split in wanted for path in split_paths(layout, split)]
+        options = {"format": "yolo", "source": source, "paths": paths, "on_broken": on_broken}
+        said = {"names": layout.names, "keypoints": layout.keypoint_values, "below": os.path.abspath(layout.root)}
+        index = cached_index(root, {**options, **said}, read, class_names=class_names, rename=rename)
+        super().__init__(index.table, index.class_names, skipped=index.skipped, counts=index.counts)
 
 
 def _images(builder: TableBuilder, layout: YOLOLayout, splits: Sequence[str]) -> list[str]:
     """The images of all splits, each once; listed images that do not exist become problems."""
     images: list[str] = []
     for split in splits:
-        found, problems = list_images(layout, split)
+        found, problems = list_images(layout, split, builder.evidence)
         images += found
         for where, reason in problems:
             builder.fault("image-missing", where, reason)
     unique = list(dict.fromkeys(images))
     if len(unique) < len(images):
         repeated = len(images) - len(unique)
-        _LOGGER.warning("%s: %d images are listed again; each counts once", builder.source, repeated)
+        builder.tell(logging.WARNING, f"{builder.source}: {repeated} images are listed again; each counts once")
     return unique
 
 
@@ -95,13 +99,21 @@ class LabelFile:
     """("file:line", what is wrong)."""
 
 
-def read_labels(layout: YOLOLayout, images: Sequence[str], source: str) -> list[LabelFile]:
+def read_labels(
+    layout: YOLOLayout,
+    images: Sequence[str],
+    source: str,
+    evidence: Evidence,
+    tell: Callable[[int, str], None] = _LOGGER.log,
+) -> list[LabelFile]:
     """The label files of all images.
 
     Args:
         layout: with the class names.
         images: their paths.
         source: what messages call the data.
+        evidence: takes the folders that were looked at.
+        tell: takes the level and the text of a line for the log.
 
     Raises:
         UserError: no image has a label file.
@@ -112,6 +124,7 @@ def read_labels(layout: YOLOLayout, images: Sequence[str], source: str) -> list[
         path = label_path(image)
         folder, name = os.path.split(path)
         if folder not in listings:
+            evidence.look("files", folder)
             listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
         found = find_name(listings[folder], name)
         path = os.path.join(folder, found or name)
@@ -133,19 +146,20 @@ def read_labels(layout: YOLOLayout, images: Sequence[str], source: str) -> list[
     without_file = sum(not file.exists for file in files)
     without_lines = sum(file.exists and not file.objects and not file.faults for file in files)
     if without_file or without_lines:
-        text = "%s: %d images without label file and %d with an empty one are negatives"
-        _LOGGER.info(text, source, without_file, without_lines)
+        text = f"{without_file} images without label file and {without_lines} with an empty one are negatives"
+        tell(logging.INFO, f"{source}: {text}")
     return files
 
 
 def _read(builder: TableBuilder, layout: YOLOLayout, images: Sequence[str]) -> None:
     """Labels and sizes of all images into the builder, or problems."""
-    files = read_labels(layout, images, builder.source)
+    files = read_labels(layout, images, builder.source, builder.evidence, builder.tell)
     for file, image_id in zip(files, _image_ids(images, layout.root)):
         for where, reason in file.faults:
             builder.fault("object-faulty", where, reason, image=file.image)
         if file.faults:
             continue
+        builder.evidence.look("files", os.path.dirname(file.image))
         try:
             size = image_size(file.image)
         except BrokenSample as error:

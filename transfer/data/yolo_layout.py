@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.data.class_names import nearest_name
+from transfer.data.evidence import Evidence
 from transfer.data.image import IMAGE_SUFFIXES
 from transfer.data.listing import find_name
 from transfer.data.strangers import short, whole_number
@@ -152,8 +153,13 @@ def split_paths(layout: YOLOLayout, split: str) -> list[Path]:
     return found_paths
 
 
-def list_images(layout: YOLOLayout, split: str) -> tuple[list[str], list[tuple[str, str]]]:
+def list_images(layout: YOLOLayout, split: str, evidence: Evidence) -> tuple[list[str], list[tuple[str, str]]]:
     """The images of a split, in the order of their names or of the list file.
+
+    Args:
+        layout: of the data set.
+        split: key of its file.
+        evidence: takes the folders and lists that were looked at.
 
     Returns:
         The paths, repetitions included, and ("list:line", what is wrong) for each listed image that does not exist.
@@ -166,12 +172,13 @@ def list_images(layout: YOLOLayout, split: str) -> tuple[list[str], list[tuple[s
     listings: dict[str, set[str]] = {}
     for path in split_paths(layout, split):
         if path.is_dir():
-            found = _walk(Path(_tidy(str(path))))
+            found = _walk(Path(_tidy(str(path))), evidence)
             if not found:
                 raise UserError(f"{path}: no images in this folder of split {split!r} ({', '.join(IMAGE_SUFFIXES)})")
             images += found
         else:
-            _read_list(path, layout.root, listings, images, problems)
+            evidence.look("content", path)
+            images += _listed(path, layout.root, listings, problems, evidence)
     return images, problems
 
 
@@ -286,9 +293,10 @@ def _tidy(folder: str) -> str:
         return folder
 
 
-def _walk(folder: Path) -> list[str]:
+def _walk(folder: Path, evidence: Evidence) -> list[str]:
     """All images below a folder, sorted; folders that are symbolic links are followed, each folder once."""
     images, seen = [], set()
+    evidence.look("files", folder)
     for path, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(path)
         if real in seen:
@@ -296,14 +304,17 @@ def _walk(folder: Path) -> list[str]:
             continue
         seen.add(real)
         folders.sort()
+        for name in folders:  # before os.walk reads them
+            evidence.look("files", os.path.join(path, name))
         images += [os.path.join(path, name) for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
     return sorted(images)
 
 
-def _read_list(
-    path: Path, root: Path, listings: dict[str, set[str]], images: list[str], problems: list[tuple[str, str]]
-) -> None:
+def _listed(
+    path: Path, root: Path, listings: dict[str, set[str]], problems: list[tuple[str, str]], evidence: Evidence
+) -> list[str]:
     """The images that a list file names; `listings` holds the names in each folder met so far."""
+    images: list[str] = []
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -322,6 +333,7 @@ def _read_list(
             parent, name = os.path.split(candidate)
             parent = _tidy(parent) if ".." in parent else parent
             if parent not in listings:
+                evidence.look("names", parent)
                 listings[parent] = set(os.listdir(parent)) if os.path.isdir(parent) else set()
             found_name = find_name(listings[parent], name)
             if found_name is not None:
@@ -331,3 +343,4 @@ def _read_list(
             problems.append((f"{path}:{number}", f"no image {entry!r:.200}; mend the path or take out the line"))
     if not found:
         raise UserError(f"{path}: the list names no images")
+    return images
