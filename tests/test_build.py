@@ -15,6 +15,7 @@ from transfer.augment.geometry import HorizontalFlip
 from transfer.augment.pipeline import Pipeline
 from transfer.build import (
     TOP_LEVEL,
+    TRUSTED_FUNCTIONS,
     TRUSTED_MODULES,
     apply_override,
     build,
@@ -267,6 +268,13 @@ def test_a_checkpoints_config_cannot_name(dotted: str) -> None:
         resolve(dotted, TRUSTED_MODULES)
     with pytest.raises(UserError):
         build({"a": [{"type": dotted}]}, trusted=TRUSTED_MODULES)
+
+
+@pytest.mark.parametrize("dotted", TRUSTED_FUNCTIONS)
+def test_a_checkpoints_config_can_name_what_builds(dotted: str) -> None:
+    """Every part that configs of this project are made of; the two parts of a search's data among them."""
+    assert callable(resolve(dotted, TRUSTED_MODULES))
+    assert "transfer.data.held_out.held_out" in TRUSTED_FUNCTIONS
 
 
 def test_an_untrusted_module_is_not_even_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

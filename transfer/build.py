@@ -53,6 +53,7 @@ TRUSTED_FUNCTIONS = (
     "transfer.heads.fcn.fcn",
     "transfer.heads.smp_decoder.smp_decoder",
     "transfer.heads.classification.classifier",
+    "transfer.data.held_out.held_out",
     "transfer.augment.classification_presets.classification_train",
     "transfer.augment.classification_presets.classification_test",
     *(

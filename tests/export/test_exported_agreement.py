@@ -36,6 +36,15 @@ def test_another_class_place_or_score_has_no_counterpart() -> None:
     assert compared(one, prediction()).problems == ["1 of 1 detections differ, 1% is tolerated"]
 
 
+def test_the_tolerances() -> None:
+    """Half a pixel, a thousandth of a score."""
+    one = prediction((0, 0.9, 1))
+    assert compared(one, prediction((0.49, 0.9, 1))).unlike == 0
+    assert compared(one, prediction((0.51, 0.9, 1))).unlike == 2
+    assert compared(one, prediction((0, 0.9009, 1))).unlike == 0
+    assert compared(one, prediction((0, 0.9011, 1))).unlike == 2
+
+
 def test_of_nothing_nothing_differs() -> None:
     assert compared(prediction(), prediction()).problems == []
 

@@ -108,8 +108,8 @@ def agreement(task: Any, exported: Any, batches: Sequence[Batch]) -> Agreement:
     return result
 
 
-def check(task: Any, exported: Any, batches: Sequence[Batch], what: str) -> str:
-    """`agreement` in words.
+def check(task: Any, exported: Any, batches: Sequence[Batch], what: str) -> Agreement:
+    """`agreement`, where it is good enough.
 
     Raises:
         UserError: it is not within tolerance.
@@ -120,7 +120,7 @@ def check(task: Any, exported: Any, batches: Sequence[Batch], what: str) -> str:
             f"the exported file gives other results than the checkpoint on {what}: {'; '.join(found.problems)}. "
             "Nothing was written; try another --opset or a fixed --size, and report it"
         )
-    return found.text()
+    return found
 
 
 def _unmatched(one: Prediction, other: Prediction) -> tuple[int, float, float]:

@@ -90,15 +90,17 @@ def export_checkpoint(
     _check_arguments(targets, opset, images)
     restored = restore(checkpoint, torch.device("cpu"), trust=trust)
     probe = _probe(restored, check_on)
+    if int8:
+        from transfer.export.integers import Photographs, write_integers
+
+        photographs = Photographs.found(restored, calibration=calibration, count=images, data=data)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         draft = Path(folder) / "draft.onnx"
         facts = _write(draft, checkpoint, restored, probe, size=size, suppression=suppression, opset=opset)
         drafts = [draft]
         if int8:
-            from transfer.export.integers import write_integers
-
             drafts.append(Path(folder) / "integers.onnx")
-            write_integers(draft, drafts[1], checkpoint, calibration=calibration, images=images, data=data, trust=trust)
+            write_integers(draft, drafts[1], checkpoint, photographs, trust=trust)
         for made, final in zip(drafts, targets, strict=True):
             os.replace(made, final)
             logger.info("%s: %.1f MB, %s", final, final.stat().st_size / 1e6, _described(facts))
@@ -129,13 +131,12 @@ def _probe(restored: Restored, paths: Sequence[str]) -> Probe:
         size_divisor=1 if task_name(restored.config) == "classification" else divisor,
     )
     with tempfile.TemporaryDirectory() as folder:
-        if paths:
-            files = find_images(paths)[:_PROBES]
-        else:
+        if not paths:
             from transfer.data.sample import make_sample
 
-            files = find_images([str(make_sample(Path(folder) / "sample", train=1, test=3, crops_per_class=0))])
-        pixels = [(read_image(file), file) for file in files if "SegmentationClass" not in file.parts]
+            made = make_sample(Path(folder) / "sample", train=1, test=3, crops_per_class=0)
+            paths = [str(made / "**" / "JPEGImages" / "*.jpg")]
+        pixels = [(read_image(file), file) for file in find_images(paths)[:_PROBES]]
     request = Request(0, 0)
     samples = [pipeline(sample_of(image, file), request, np.random.default_rng(0)) for image, file in pixels]
     return Probe([ViewedSample(sample, request) for sample in samples][:_PROBES], collate)
@@ -187,8 +188,14 @@ def _write(
 def _sizes(restored: Restored, probe: Probe, size: Size | None, multiple: int) -> list[Size | None]:
     """The sizes to try: the one asked for; or any (None), then that of the test pipeline's images."""
     height, width = (int(side) for side in probe.batch(len(probe.samples)).images.shape[2:])
-    if task_name(restored.config) == "classification" and (height % multiple or width % multiple):
-        return [size or (height, width)]  # images that are classified are not padded
+    if task_name(restored.config) == "classification":  # images that are classified are not padded
+        if size is not None and size != (height, width):
+            raise UserError(
+                f"--size {size[0]} {size[1]}: the test pipeline makes images of {height} {width}, which are not "
+                "padded: give that, or leave it out"
+            )
+        if height % multiple or width % multiple:
+            return [(height, width)]
     if size is None:
         return [None, (height + -height % multiple, width + -width % multiple)]
     if any(side < 1 or side % multiple for side in size):
@@ -207,15 +214,16 @@ def _compare(restored: Restored, draft: Path, probe: Probe, facts: ExportFacts) 
     _, exported = restore_exported(draft, trust=None)
     single = [_fitting(probe.collate([sample]), exported.task.model) for sample in probe.samples]
     said = check(restored.task, exported.task, single, "single images")
-    logger.info("beside the checkpoint, %d images: %s", len(single), said)
+    level = logging.INFO if said.compared else logging.WARNING
+    logger.log(level, "beside the checkpoint, %d images: %s", len(single), said.text())
     both = _fitting(probe.batch(2), exported.task.model)
     if len(both.targets) > 1:
-        logger.info("a batch of two: %s", check(restored.task, exported.task, [both], "a batch of two"))
+        logger.info("a batch of two: %s", check(restored.task, exported.task, [both], "a batch of two").text())
     if facts.size is None:
         other = _cropped(both, facts.multiple)
         height, width = other.images.shape[2:]
         said = check(restored.task, exported.task, [other], f"images of {height}x{width} px")
-        logger.info("at %dx%d px: %s", height, width, said)
+        logger.info("at %dx%d px: %s", height, width, said.text())
 
 
 def _fitting(batch: Batch, model: ExportedModel) -> Batch:

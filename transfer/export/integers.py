@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,13 @@ import torch
 from transfer.assemble import build_dataset, build_evaluator, set_data_root, task_name
 from transfer.batch.collate import Collate
 from transfer.batch.view import ViewedSample
+from transfer.build import Node
 from transfer.data.image import read_image
 from transfer.data.subset import ClassificationSubset, SegmentationSubset, SubsetDataset
 from transfer.engine.checkpoint import Checkpoint
 from transfer.engine.distributed import World
 from transfer.engine.workers import end_workers
-from transfer.export.onnx_file import ExportFacts, describe, read, save
+from transfer.export.onnx_file import describe, read, save
 from transfer.export.quantize import quantized
 from transfer.export.session import restore_exported
 from transfer.loading import build_augment
@@ -36,17 +40,54 @@ _SUBSETS: dict[str, Callable[..., Any]] = {
     "classification": ClassificationSubset,
 }
 _ROUNDS = 10
+_WORTH = 0.9
+"""Share of the metric below which a file in integers is warned of."""
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """What the ranges are learnt from, and what both files are measured on."""
+
+    files: list[Path]
+    """To learn from; none: `train`."""
+    train: Any
+    """A data set to learn from, or None."""
+    test: Any
+    """A data set to measure on."""
+    config: Node
+    """Of the checkpoint, with the folder that was asked for."""
+
+    @classmethod
+    def found(cls, restored: Restored, *, calibration: Sequence[str], count: int, data: str | None) -> Photographs:
+        """Look for them, spread over what there is.
+
+        Args:
+            restored: the checkpoint.
+            calibration: files, folders, globs to learn from; none: the config's training images.
+            count: so many of those at the most, and so many test images.
+            data: folder in place of the config's.
+        Raises:
+            UserError: there are none.
+        """
+        config, names, trusted = copy.deepcopy(restored.config), restored.class_names, restored.trusted
+        if data is not None:
+            _set_data_root(config, data, trusted, alone=bool(calibration))
+        files, train = find_images(calibration), None
+        if files:
+            files = [files[place] for place in _spread(len(files), count)]
+        else:
+            train = _some_of(build_dataset(config["data"]["train"], "data.train", names, trusted), count)
+        test = _some_of(build_dataset(config["data"]["test"], "data.test", names, trusted), count)
+        return cls(files, train, test, config)
+
+    def samples(self) -> Iterator[Sample]:
+        """Decoded images to learn from."""
+        yield from (sample_of(read_image(path), path) for path in self.files)
+        yield from (self.train[index] for index in range(0 if self.train is None else len(self.train)))
 
 
 def write_integers(
-    draft: Path,
-    output: Path,
-    checkpoint: Checkpoint,
-    *,
-    calibration: Sequence[str],
-    images: int,
-    data: str | None,
-    trust: Sequence[str],
+    draft: Path, output: Path, checkpoint: Checkpoint, photographs: Photographs, *, trust: Sequence[str]
 ) -> None:
     """Write the file, and log what it costs.
 
@@ -54,31 +95,22 @@ def write_integers(
         draft: the file in float32.
         output: where to write.
         checkpoint: that both are made of.
-        calibration: files, folders, globs; none: the config's training images.
-        images: so many of those at the most, and so many test images to measure on.
-        data: folder in place of the config's.
+        photographs: to learn from and to measure on.
         trust: modules besides this project's that the config may name.
-    Raises:
-        UserError: no images to learn ranges from, or to measure on.
     """
     import onnx
 
     _, restored = restore_exported(draft, trust=trust)
-    if data is not None:
-        set_data_root(restored.config, data, restored.trusted, parts=("train", "test"))
-    feeds = _feeds(restored, _pictures(restored, calibration, images))
-    first = next(feeds, None)
-    if first is None:
-        raise UserError("--calibration: no image could be read")
+    feeds = _feeds(restored, photographs.samples())
+    first = next(feeds)
     _, facts, content = read(draft)
-    integers = quantized(onnx.load_from_string(content), _chained(first, feeds), gives=facts.gives)
+    integers = quantized(onnx.load_from_string(content), itertools.chain([first], feeds), gives=facts.gives)
     del integers.metadata_props[:]
-    describe(integers, checkpoint, ExportFacts(**{**_plain(facts), "precision": "int8"}))
+    describe(integers, checkpoint, replace(facts, precision="int8"))
     save(integers, output)
     _, other = restore_exported(output, trust=trust)
-    other.config = restored.config
     names = {"float32": (restored, draft), "int8": (other, output)}
-    figures = {name: _measured(each, images) for name, (each, _) in names.items()}
+    figures = {name: _measured(each, photographs) for name, (each, _) in names.items()}
     seconds = _seconds({name: each.task.model.session for name, (each, _) in names.items()}, first)
     for name, (_, path) in names.items():
         label, value = figures[name]
@@ -88,25 +120,31 @@ def write_integers(
         )  # fmt: skip
     (label, before), (_, after) = figures["float32"], figures["int8"]
     logger.info("int8 loses %.2f points of %s", 100 * (before - after), label)
+    if after < _WORTH * before:
+        logger.warning(
+            "int8 keeps only %.0f %% of %s: calibrate on more images, or take float32", 100 * after / before, label
+        )
 
 
-def _plain(facts: ExportFacts) -> dict[str, Any]:
-    return {name: getattr(facts, name) for name in facts.__dataclass_fields__}
+def _set_data_root(config: Node, root: str, trusted: Sequence[str] | None, *, alone: bool) -> None:
+    """Raises: UserError where the config does not take one folder for training and test images."""
+    try:
+        set_data_root(config, root, trusted, parts=("test",) if alone else ("train", "test"))
+    except UserError as error:
+        raise UserError(
+            f"{error} (in exporting: the test images by --data, others to learn from by --calibration)"
+        ) from None
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """So many positions at the most, evenly over all."""
+    number = min(length, count)
+    return [position * length // number for position in range(number)]
 
 
 def _some_of(dataset: Any, count: int) -> Any:
     """So many images at the most, spread over the data set."""
-    return _SUBSETS[task_of(dataset)](dataset, every=max(1, len(dataset) // count), limit=count)
-
-
-def _pictures(restored: Restored, paths: Sequence[str], count: int) -> Iterator[Sample]:
-    """Decoded images to learn the ranges from."""
-    if paths:
-        yield from (sample_of(read_image(path), path) for path in find_images(paths)[:count])
-        return
-    train = build_dataset(restored.config["data"]["train"], "data.train", restored.class_names, restored.trusted)
-    some = _some_of(train, count)
-    yield from (some[index] for index in range(len(some)))
+    return _SUBSETS[task_of(dataset)](dataset, indices=_spread(len(dataset), count))
 
 
 def _feeds(restored: Restored, samples: Iterator[Sample]) -> Iterator[dict[str, np.ndarray]]:
@@ -122,23 +160,15 @@ def _feeds(restored: Restored, samples: Iterator[Sample]) -> Iterator[dict[str, 
         yield model.feeds(batch.images, [target.size for target in batch.targets])
 
 
-def _chained(first: dict[str, np.ndarray], rest: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
-    yield first
-    yield from rest
-
-
-def _measured(restored: Restored, count: int) -> tuple[str, float]:
-    """The main figure of the config's first metric on so many test images: (name, value)."""
-    node = restored.config["data"]["test"]
-    some = _some_of(build_dataset(node, "data.test", restored.class_names, restored.trusted), count)
-    evaluator = build_evaluator(
-        restored.config, restored.task, some, World(0, 1, torch.device("cpu")), restored.trusted
-    )
+def _measured(restored: Restored, photographs: Photographs) -> tuple[str, float]:
+    """The main figure of the config's first metric: (name, value)."""
+    world = World(0, 1, torch.device("cpu"))
+    evaluator = build_evaluator(photographs.config, restored.task, photographs.test, world, restored.trusted)
     try:
         result = evaluator(restored.task.model)[0]
     finally:
         end_workers(evaluator.loader)
-    return f"{result.main} of {len(some)} test images", result.values[result.main]
+    return f"{result.main} of {len(photographs.test)} test images", result.values[result.main]
 
 
 def _seconds(sessions: dict[str, Any], feed: dict[str, np.ndarray]) -> dict[str, float]:
