@@ -158,6 +158,41 @@ def test_whatever_changes_is_noticed(
     assert opened(kit, on_broken) == expected, "and the next time"
 
 
+def test_an_image_where_there_was_none_is_noticed(kit: Path) -> None:
+    """Folders that hold no image yet: of the split itself, below it, and of what a list names."""
+    (kit / "images/split/empty").mkdir(parents=True)
+    (kit / "images/split/full").mkdir()
+    write_image(kit / "images/split/full/a.png")
+    (kit / "labels/split/full").mkdir(parents=True)
+    (kit / "labels/split/full/a.txt").write_text(DOG)
+    (kit / "images/later").mkdir()
+    (kit / "more.txt").write_text("images/train/a.png\nimages/later/z.png\n")
+    (kit / "data.yaml").write_text("train: images/split\nval: more.txt\nnames: [cat, dog]\n")
+
+    def images(split: str) -> int:
+        return len(YOLODataset(kit, split, on_broken="skip"))
+
+    assert [images("train"), images("val")] == [1, 1]
+    for count, place in enumerate(("images/split/empty/b.png", "images/split/c.png"), 2):
+        write_image(kit / place)
+        assert images("train") == count
+    write_image(kit / "images/later/z.png")
+    assert images("val") == 2
+
+
+def test_what_a_list_is_relative_to_is_told_apart(kit: Path) -> None:
+    for name in ("one", "two"):
+        (kit / name).mkdir()
+        write_image(kit / name / "x.png")
+        (kit / name / "x.txt").write_text({"one": CAT, "two": DOG}[name])
+    (kit / "lists").mkdir()
+    (kit / "lists/all.txt").write_text("x.png\n")
+    for _ in range(2):
+        for name, label in (("one", 0), ("two", 1)):
+            (kit / "data.yaml").write_text(f"path: {name}\ntrain: {kit}/lists/all.txt\nnames: [cat, dog]\n")
+            assert YOLODataset(kit, "train").record(0).labels.tolist() == [label]
+
+
 def test_each_split_has_an_entry_of_its_own(kit: Path) -> None:
     (kit / "data.yaml").write_text("train: images/train\nval: images/other\nnames: [cat, dog]\n")
     for _ in range(2):
