@@ -12,13 +12,14 @@ that its model contains is part of it.
 
 Time: process time on one thread, in turn. Memory: of a fresh process each. Of torch's allocator, as the profiler saw it
 during the third step, with the momentum that was there before. And of the operating system over the first two steps:
-the most that was resident less what was when all was built (Linux; from /proc).
+the most that was resident less what was when all was built (from /proc; left out where a system has none).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comparison import Result, Row, benchmark_parser, one_thread, ratio_of, report, versions_of
+from comparison import Result, Row, benchmark_parser, one_thread, ratio_of, report, table_of, versions_of
 from step_overhead import CONFIGS, SameBatch, trained
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
@@ -44,6 +45,7 @@ HEIGHT, WIDTH, BOXES = 320, 416, 6
 CLASSES = 12
 """Of the embedded sample, from which the model here takes their number."""
 STEPS_FOR_MEMORY = 3
+STATUS = Path("/proc/self/status")
 _SAMPLE = "{'type': 'transfer.data.sample_dataset.SampleDetection', 'split': '%s'}"
 CHANGES = (
     "model.backbone.name=resnet50",
@@ -139,13 +141,15 @@ class MemoryWatch:
 
 
 def resident_megabytes(field: str) -> float:
-    """VmRSS, what this process holds, or VmHWM, the most it has held (ru_maxrss counts its parent's, too)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    """VmRSS, what this process holds, or VmHWM, the most it has held (ru_maxrss counts its parent's, too), or NaN."""
+    if not STATUS.is_file():
+        return math.nan
+    lines = STATUS.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024e-6
 
 
 def memory_of(who: str, images: int) -> dict[str, float]:
-    """Peaks of this process, which must be fresh, over training steps."""
+    """Peaks of this process, which must be fresh, over training steps; "resident" is NaN without /proc."""
     from torch.utils.tensorboard import SummaryWriter  # noqa: F401  # or its import would count as training
 
     one_thread()
@@ -168,9 +172,45 @@ def memory_of(who: str, images: int) -> dict[str, float]:
 
 
 def memory_in_fresh_process(who: str, images: int) -> dict[str, float]:
-    """The same in a process of its own."""
+    """The same in a process of its own; what it wrote to stderr is seen where it failed (torch's profiler chatters)."""
     command = [sys.executable, __file__, "--memory-of", who, "--images", str(images)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        print(process.stderr, end="", file=sys.stderr, flush=True)
+    process.check_returncode()
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def memory_rows(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> list[Row]:
+    """A row for each account of memory that this system keeps.
+
+    Args:
+        pairs: of each round, `memory_of` this project and torchvision.
+    """
+    rows = []
+    for kind, what in (
+        ("resident", "its peak memory, resident beyond the built model: all that the step needs"),
+        ("allocated", "its peak memory, of torch's allocator: activations, gradients, momentum"),
+    ):
+        ours, theirs = [mine[kind] for mine, _ in pairs], [their[kind] for _, their in pairs]
+        if any(map(math.isnan, ours + theirs)):
+            print(f"no {STATUS} on this system: the row of {kind} memory is left out", flush=True)
+            continue
+        ratio, spread = ratio_of(ours, theirs)
+        rows.append(
+            Row(
+                key="Faster R-CNN beside torchvision",
+                what=what,
+                ours=f"{statistics.median(ours):.0f} MB",
+                beside=f"torchvision {statistics.median(theirs):.0f} MB",
+                ratio=ratio,
+                spread=spread,
+                target=0.95,
+                wanted="at most",
+                note="fresh process each",
+            )
+        )
+    return rows
 
 
 def result(*, quick: bool) -> Result:
@@ -193,30 +233,13 @@ def result(*, quick: bool) -> Result:
             target=1.1,
         )
     ]
+    print(table_of(rows), flush=True)  # seen, should a process below fail
     del run, same
     pairs = [
         (memory_in_fresh_process("ours", images), memory_in_fresh_process("torchvision", images))
         for _ in range(1 if quick else 2)
     ]
-    for kind, what in (
-        ("resident", "its peak memory, resident beyond the built model: all that the step needs"),
-        ("allocated", "its peak memory, of torch's allocator: activations, gradients, momentum"),
-    ):
-        ratio, spread = ratio_of([mine[kind] for mine, _ in pairs], [their[kind] for _, their in pairs])
-        rows.append(
-            Row(
-                key="Faster R-CNN beside torchvision",
-                what=what,
-                ours=f"{statistics.median(mine[kind] for mine, _ in pairs):.0f} MB",
-                beside=f"torchvision {statistics.median(their[kind] for _, their in pairs):.0f} MB",
-                ratio=ratio,
-                spread=spread,
-                target=0.95,
-                wanted="at most",
-                note="fresh process each",
-            )
-        )
-    return Result(rows, versions_of("torch", "torchvision", "timm"))
+    return Result(rows + memory_rows(pairs), versions_of("torch", "torchvision", "timm"))
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -191,11 +192,11 @@ def torchvisions(pictures: Pictures) -> dict[str, Iterator[Any]]:
 
 def decoding(pictures: Pictures) -> Iterator[None]:
     """Reading and decoding alone, by OpenCV, sixteen images at a time: what no pipeline can do without."""
+    paths = cycle(pictures.paths)
     while True:
-        for start in range(0, len(pictures.paths) - 15, 16):
-            for path in pictures.paths[start : start + 16]:
-                cv2.imread(path, cv2.IMREAD_COLOR)
-            yield
+        for path in islice(paths, 16):
+            cv2.imread(path, cv2.IMREAD_COLOR)
+        yield
 
 
 def check(batches: dict[str, Iterator[Any]]) -> None:

@@ -36,8 +36,7 @@ def upsample_bilinear(maps: Tensor, size: Size) -> Tensor:
     if tuple(maps.shape[2:]) == (height, width):
         return maps
     if maps.device.type == "cpu" and sum(maps.shape[2:]) > _MOST_CELLS:
-        with torch.autocast("cpu", enabled=False):
-            return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
     down = _matrix(int(maps.shape[2]), height, maps.dtype, maps.device)  # [h, height]
     across = _matrix(int(maps.shape[3]), width, maps.dtype, maps.device)  # [w, width]
     with torch.autocast(maps.device.type, enabled=False):
