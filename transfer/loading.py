@@ -17,10 +17,13 @@ from transfer.batch.requests import RequestBatches, evaluation_batches
 from transfer.batch.shapes import PlannedShapes
 from transfer.batch.view import TrainingView
 from transfer.build import Node, build, check_arguments
+from transfer.data.strangers import short
 from transfer.data.table import sizes_of
 from transfer.engine.distributed import World
 from transfer.engine.settings import TrainingSettings
 from transfer.types import AnyDataset, Batch, ClassificationDataset, UserError, task_of
+
+_LARGEST_DIVISOR = 1 << 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,8 @@ def loader_settings(config: Node, trusted: Sequence[str] | None = None) -> Loade
              if not isinstance(getattr(settings, n), int) or getattr(settings, n) < (n != "workers")]  # fmt: skip
     if wrong:
         raise UserError(f"loader: {', '.join(wrong)} must be whole numbers above 0 (workers: 0 or more)")
+    if settings.size_divisor > _LARGEST_DIVISOR:
+        raise UserError(f"loader: size_divisor={settings.size_divisor} must be at most {_LARGEST_DIVISOR} pixels")
     if settings.on_broken not in ("stop", "skip"):
         raise UserError(f"loader: on_broken={settings.on_broken!r} must be 'stop' or 'skip'")
     return settings
@@ -84,7 +89,13 @@ def build_augment(config: Node, which: str, trusted: Sequence[str] | None = None
     nodes = config["augment"]
     if set(nodes) != {"train", "test"}:
         raise UserError(f"augment has {', '.join(map(repr, nodes)) or 'nothing'}; give train and test, no others")
-    return build(nodes[which], f"augment.{which}", trusted=trusted)
+    pipeline = build(nodes[which], f"augment.{which}", trusted=trusted)
+    if not callable(pipeline):
+        raise UserError(
+            f"augment.{which}={short(nodes[which])} prepares no images: give dict(type=...), such as a preset of "
+            "transfer.augment"
+        )
+    return pipeline
 
 
 def aspects(dataset: AnyDataset) -> list[float]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from backbones.contract import BackboneError
 from transfer.assemble import backbone_of, build_task
 from transfer.build import TRUSTED_MODULES, Node, from_json
+from transfer.data.strangers import printable, short
 from transfer.engine.checkpoint import Checkpoint
 from transfer.optim.ema import EMA
 from transfer.types import RefusedCheckpoint, UserError
@@ -42,17 +45,14 @@ def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str
     Raises:
         UserError: the config names other modules, or does not fit the weights.
     """
-    trusted = None if trust is None else (*TRUSTED_MODULES, *trust)
-    if trust and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a user's own module, as beside a config
+    trusted = trusted_modules(trust)
     class_names = tuple(str(name) for name in checkpoint["class_names"])
-    try:
+    with building():
         config = config_for_testing(from_json(checkpoint["config"]), from_stranger=trusted is not None)
         task = build_task(config, len(class_names), trusted)
-    except (UserError, BackboneError):
-        raise
-    except Exception as error:  # a config that nobody checked when it was written may fail anywhere
-        raise RefusedCheckpoint(f"the checkpoint's config cannot be built: {type(error).__name__}: {error}") from error
+        if not isinstance(task.model, nn.Module):
+            raise RefusedCheckpoint(f"model={short(config['model'])} is no network: take another copy")
+        check_postprocess(task.postprocess, config)
     state = checkpoint["model"]
     try:
         if checkpoint["ema"] is not None:
@@ -68,6 +68,31 @@ def restore(checkpoint: Checkpoint, device: torch.device, *, trust: Sequence[str
     return Restored(task, config, class_names, [int(i) for i in checkpoint["category_ids"]], trusted)
 
 
+def trusted_modules(trust: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The modules that a stranger's config may name; see `restore` for `trust`."""
+    if trust and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's own module, as beside a config
+    return None if trust is None else (*TRUSTED_MODULES, *trust)
+
+
+@contextmanager
+def building(whose: str = "the checkpoint's") -> Iterator[None]:
+    """Raises: RefusedCheckpoint in place of a foreign error: a config that nobody checked may fail anywhere."""
+    try:
+        yield
+    except (UserError, BackboneError):
+        raise
+    except Exception as error:
+        said = printable(f"{type(error).__name__}: {error}")
+        raise RefusedCheckpoint(f"{whose} config cannot be built: {said}") from error
+
+
+def check_postprocess(postprocess: Any, config: Node) -> None:
+    """Raises: RefusedCheckpoint where what was built of `postprocess` cannot be called."""
+    if not callable(postprocess):
+        raise RefusedCheckpoint(f"postprocess={short(config['postprocess'])} makes no predictions: take another copy")
+
+
 def config_for_testing(config: Node, *, from_stranger: bool) -> Node:
     """A checkpoint's config, changed in place: without what took part in training alone, fetching and writing nothing.
 
@@ -76,15 +101,23 @@ def config_for_testing(config: Node, *, from_stranger: bool) -> Node:
         from_stranger: whether it may not choose where the sample is drawn.
     """
     _forget_weights(config["model"])
-    for node in config["data"].values() if from_stranger else ():
-        if isinstance(node, dict) and str(node.get("type", "")).startswith("transfer.data.sample_dataset."):
-            node.pop("root", None)  # a stranger's checkpoint does not choose where the sample is drawn
+    if from_stranger:
+        _forget_sample_folders(config)
     criterion = config["criterion"]
     if isinstance(criterion, dict) and "teacher" in criterion:
         criterion["teacher"] = None  # its own file may be gone
     if isinstance(criterion, dict) and criterion.get("class_weights") == "balanced":
         criterion["class_weights"] = None  # the training images are not asked
     return config
+
+
+def _forget_sample_folders(node: Any) -> None:
+    """Wherever in a config: data may stand in data, and a stranger's may name them where none belong."""
+    if isinstance(node, dict) and str(node.get("type", "")).startswith("transfer.data.sample_dataset."):
+        node.pop("root", None)
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for each in inner:
+        _forget_sample_folders(each)
 
 
 def _forget_weights(node: Any) -> None:

@@ -33,6 +33,9 @@ INTERPOLATIONS = {
 }
 
 
+LARGEST = 1 << 28
+"""Pixels of a resized image: beyond any that is read."""
+
 MaskRule = Literal["follow", "keep"]
 """What becomes of a mask where its image is resized: it is resized, too, or stays of the original size (test)."""
 
@@ -57,9 +60,14 @@ def resize_sample(
         mask: "follow" resizes the sample's mask, too; "keep" leaves it as it is (test).
 
     Raises:
-        UserError: when a mask is to follow that has another size than the image.
+        UserError: when a mask is to follow that has another size than the image, or the size is beyond `LARGEST`.
     """
     height, width = sample.image.shape[:2]
+    if size[0] * size[1] > LARGEST:
+        raise UserError(
+            f"{step}: {sample.path} would have {size[0]}x{size[1]} px, at most {LARGEST} in all are made: lower the "
+            "size (or the scale) of augment or loader.test_time"
+        )
     moved = sample.mask if mask == "keep" else fitting_mask(sample, step)
     if (height, width) == size:
         return place_boxes(sample, sample.image, sample.boxes, step, min_side=min_side, mask=moved)

@@ -21,16 +21,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transfer.data.strangers import printable
 from transfer.engine.checkpoint import FORMAT, Checkpoint
 from transfer.engine.checkpoint_fields import wrong_fields
 from transfer.export.nms import translations
 from transfer.export.quiet import quiet
-from transfer.types import RefusedCheckpoint, TryAgain, UserError
+from transfer.types import RefusedCheckpoint, TryAgain, UserError, is_number
 
 _KEY = "trickstack"
 _LARGEST_FILE = 2 << 30
 """Bytes: no more fit into the format."""
 _LARGEST_SIDE = 1 << 14
+_LARGEST_FACTOR = 1e6
 _FROM_CHECKPOINT = (
     *("format", "iteration", "seed", "world_size", "best", "config", "class_names", "category_ids", "backbone"),
     *("metrics", "measured_at", "versions", "git", "data"),
@@ -64,14 +66,15 @@ class ExportFacts:
     def __post_init__(self) -> None:
         sides = self.size or (self.multiple, self.multiple)
         whole = all(type(n) is int and 0 < n <= _LARGEST_SIDE for n in (*sides, self.multiple, self.batch or 1))
-        codes = self.box_code or (1.0,) * 4
+        codes = self.box_code if self.gives == "regions" else (1.0,) * 4
         if (
             self.gives not in _GIVES
             or self.precision not in ("float32", "int8")
             or len(sides) != 2
             or not whole
+            or not isinstance(codes, tuple)
             or len(codes) != 4
-            or not all(isinstance(factor, (int, float)) and factor > 0 for factor in codes)
+            or not all(is_number(factor) and 0 < factor < _LARGEST_FACTOR for factor in codes)
         ):
             raise ValueError(f"no description of a graph: {self!r:.200}")
 
@@ -203,10 +206,10 @@ def read(path: str | Path) -> tuple[Checkpoint, ExportFacts, bytes]:
             "this project with tools/export.py"
         )
     checkpoint, facts = _parsed(texts[0], str(path), len(content))
-    names = [value.name for value in model.graph.output]
+    names = [str(value.name) for value in model.graph.output]  # bytes where they are no text
     if tuple(names) != facts.outputs:
         raise RefusedCheckpoint(
-            f"{str(path)!r} gives {', '.join(names)[:200]}, where {', '.join(facts.outputs)} is due"
+            f"{str(path)!r} gives {printable(', '.join(names)[:200])}, where {', '.join(facts.outputs)} is due"
         )
     return checkpoint, facts, content
 
