@@ -2,10 +2,11 @@
 
     python benchmarks/hostile_files.py
 
-Makes a tiny data set, two configs and a sound checkpoint in a temporary folder, and in it one hostile file after the
-other; gives each to the command that would meet it, in this process, as its command line would. Nothing is trained. At
-every command Python's audit events are watched: a process that is started, a connection, or a file that is opened for
-writing outside the work folder ends this script with an error, and so does a file that came into being there.
+Makes a tiny data set, two configs, a sound checkpoint and a sound exported file (trickstack[export] is needed) in a
+temporary folder, and in it one hostile file after the other; gives each to the command that would meet it, in this
+process, as its command line would. Nothing is trained. At every command Python's audit events are watched: a process
+that is started, a connection, or a file that is opened for writing outside the work folder ends this script with an
+error, and so does a file that came into being there.
 """
 
 from __future__ import annotations
@@ -137,6 +138,34 @@ def with_config(path: str, change: Callable[[dict[str, Any]], object]) -> None:
     changed(path, config=json.dumps(config))
 
 
+def with_graph(change: Callable[[Any, dict[str, Any]], object]) -> None:
+    """The sound exported file, its graph or its description changed in place."""
+    import onnx
+
+    model = onnx.load("sound.onnx")
+    about = json.loads(model.metadata_props[0].value)
+    change(model, about)
+    model.metadata_props[0].value = json.dumps(about)
+    write("evil.onnx", model.SerializeToString())
+
+
+def numbers_elsewhere(model: Any, about: dict[str, Any]) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("int64_data")
+    tensor.data_location = tensor.EXTERNAL
+    tensor.external_data.add(key="location", value="../outside/private.jpg")
+
+
+def graph_with_system(model: Any, about: dict[str, Any]) -> None:
+    config = json.loads(about["config"])
+    config["postprocess"].update(type="os.system", command="touch was_run")
+    about["config"] = json.dumps(config)
+
+
+def graph_of_more_classes(model: Any, about: dict[str, Any]) -> None:
+    about["class_names"] = ["cat", "dog"]
+
+
 def compressed(path: str) -> None:
     """A checkpoint that is mostly zeros, deflated."""
     changed("plain.pth", extra=torch.zeros(50_000_000))
@@ -221,6 +250,7 @@ def config_names_a_writer(config: dict[str, Any]) -> None:
 
 
 EVALUATE, PREDICT = "evaluate.py evil.pth", "predict.py evil.pth a.jpg"
+PREDICT_EXPORTED = "predict.py evil.onnx a.jpg"
 DETECT, CLASSIFY = "train_det.py detector.py", "train_cls.py classifier.py"
 CONVERT, CONVERT_JSON = "convert_data.py {} --to voc --output out", "convert_data.py x.json --to voc --output out"
 WEIGHTS = f"{DETECT} --cfg-options model.backbone.weights=evil.pth"
@@ -240,6 +270,12 @@ CASES = (
     Case("a checkpoint of zeros that unpacks to 200 MB", EVALUATE, lambda: compressed("evil.pth")),
     Case("a checkpoint with one bit flipped", EVALUATE, lambda: flipped("evil.pth")),
     Case("an empty checkpoint", PREDICT, lambda: write("evil.pth", b"")),
+    Case("an exported file whose numbers lie in another file", PREDICT_EXPORTED, lambda: with_graph(numbers_elsewhere)),
+    Case("an exported file whose config names `os.system`", PREDICT_EXPORTED, lambda: with_graph(graph_with_system)),
+    Case("an exported file of three classes that names two", PREDICT_EXPORTED,
+         lambda: with_graph(graph_of_more_classes)),
+    Case("half an exported file", "evaluate.py evil.onnx",
+         lambda: write("evil.onnx", Path("sound.onnx").read_bytes()[: os.path.getsize("sound.onnx") // 2])),
     Case("an XML entity bomb", DETECT, lambda: write("voc/Annotations/a.xml", LAUGHS)),
     Case("an external XML entity", DETECT, lambda: write("voc/Annotations/a.xml", SECRET)),
     Case("XML nested a thousand deep", CONVERT.format("voc"), nested_xml),
@@ -292,6 +328,28 @@ def write_sound_checkpoint() -> None:
 
     run, _, _ = build_run(load_config("detector.py"), World(0, 1, torch.device("cpu")))
     save_checkpoint(Path("sound.pth"), run.state())
+
+
+def write_sound_exported_file() -> None:
+    """A classifier whose logits are the means of red, green and blue, as tools/export.py would write it."""
+    from onnx import TensorProto, helper
+
+    from transfer.build import load_config, to_json
+    from transfer.engine.checkpoint import load_checkpoint
+    from transfer.export.onnx_file import ExportFacts, describe, save
+
+    nodes = [
+        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["numbers", "axes"], ["logits"], keepdims=0),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 3, "height", "width"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
+    axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])
+    graph = helper.make_graph(nodes, "means", [images], [logits], [axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    config = {"config": to_json(load_config("classifier.py")), "class_names": ["cat", "dog", "cow"], "category_ids": []}
+    describe(model, load_checkpoint("sound.pth") | config, ExportFacts(gives="logits", multiple=1))
+    save(model, Path("sound.onnx"))
 
 
 class Watch:
@@ -369,6 +427,9 @@ def rows(root: Path) -> Iterator[tuple[Case, int, str]]:
     os.chdir(work)
     write_sound_files()
     write_sound_checkpoint()
+    write_sound_exported_file()
+    assert call("predict.py sound.onnx a.jpg")[0] == 0
+    shutil.rmtree("predictions")
     shutil.copytree(work, sound)
     left = sorted(files_below(outside))
     from matplotlib import font_manager  # noqa: F401  # lists the fonts of the machine, once
