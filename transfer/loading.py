@@ -21,6 +21,7 @@ from transfer.data.strangers import short
 from transfer.data.table import sizes_of
 from transfer.engine.distributed import World
 from transfer.engine.settings import TrainingSettings
+from transfer.ops.reduced_scale import LEAST
 from transfer.types import AnyDataset, Batch, ClassificationDataset, UserError, task_of
 
 _LARGEST_DIVISOR = 1 << 12
@@ -43,6 +44,9 @@ class LoaderSettings:
     """Processes that prepare batches, for each process of the run."""
     on_broken: str = "stop"
     """"stop" at an image that cannot be read, or "skip" it and draw another."""
+    decode_at_least: int | None = None
+    """Large JPEG photographs are decoded for training at a half, a quarter or an eighth of their scale, as long as
+    their short side keeps so many pixels: give what the augmentation enlarges no crop beyond. None: as they are."""
     mixup: Any = None
     """`transfer.augment.box_mixup.BoxMixup` mixes training images in pairs; None: no mixing."""
     mosaic: Any = None
@@ -73,6 +77,9 @@ def loader_settings(config: Node, trusted: Sequence[str] | None = None) -> Loade
         raise UserError(f"loader: {', '.join(wrong)} must be whole numbers above 0 (workers: 0 or more)")
     if settings.size_divisor > _LARGEST_DIVISOR:
         raise UserError(f"loader: size_divisor={settings.size_divisor} must be at most {_LARGEST_DIVISOR} pixels")
+    least = settings.decode_at_least
+    if least is not None and (type(least) is not int or least < LEAST):
+        raise UserError(f"loader: decode_at_least={least!r} must be a whole number of at least {LEAST} pixels, or None")
     if settings.on_broken not in ("stop", "skip"):
         raise UserError(f"loader: on_broken={settings.on_broken!r} must be 'stop' or 'skip'")
     return settings
@@ -191,6 +198,7 @@ def training_batches(
         on_broken=loading.on_broken,  # type: ignore[arg-type]
         combine=combine,
         join=join,
+        decode_at_least=loading.decode_at_least,
     )
     collate = Collate(pad_value, size_divisor=_divisor(loading, dataset), blend=loading.blend)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from transfer.ops.reduced_scale import reduced_scale
 from transfer.types import AnyDataset, Request, Sample, UserError
 
 MAXIMUM_REPLACEMENTS = 10
@@ -52,6 +53,7 @@ class TrainingView(Dataset[ViewedSample]):
         on_broken: Literal["stop", "skip"] = "stop",
         combine: Combine | None = None,
         join: Join | None = None,
+        decode_at_least: int | None = None,
     ) -> None:
         """Join a data set and an augmentation.
 
@@ -62,6 +64,8 @@ class TrainingView(Dataset[ViewedSample]):
                 request's seed, and reports the file. For evaluation use "stop": a replacement would count twice.
             combine: mixes two decoded samples before `augment`; needed where requests carry a `mix`.
             join: makes one sample of several decoded ones, before `combine`; needed where requests carry `partners`.
+            decode_at_least: pixels that the short side of a JPEG keeps which is decoded at a reduced scale; None: each
+                photograph is decoded as it is. See `transfer.ops.reduced_scale`.
 
         Raises:
             UserError: for another `on_broken`.
@@ -73,6 +77,7 @@ class TrainingView(Dataset[ViewedSample]):
         self.on_broken = on_broken
         self.combine = combine
         self.join = join
+        self.decode_at_least = decode_at_least
         self.at_work: Tensor | None = None
 
     def share_work(self, workers: int) -> None:
@@ -144,7 +149,11 @@ class TrainingView(Dataset[ViewedSample]):
 
     def _decode(self, index: int) -> Sample | UserError:
         try:
-            return self.dataset[index]
+            if self.decode_at_least is None:
+                return self.dataset[index]
+            with reduced_scale(self.decode_at_least) as readings:
+                sample = self.dataset[index]
+            return readings.fit(sample)
         except UserError as error:
             return UserError(_naming(self._path(index), error))
         except Exception as error:

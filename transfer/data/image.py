@@ -7,6 +7,7 @@ No paper: this is what makes files of any kind one kind of array. The rules:
 - EXIF orientation is applied: the image comes as a viewer displays it. Truth drawn on the stored, unrotated pixels
   gives itself away by its size: with `size=` the orientation is the one that has this size (the displayed one if both
   have it), so boxes never need turning. Any other size is an error: boxes of another image.
+- Within `transfer.ops.reduced_scale` a large JPEG is decoded at a half, a quarter or an eighth of its scale.
 - Grey becomes three equal channels; 16 bits become 8 by dropping the lower byte; CMYK is converted without a colour
   profile; transparency shows white, as on a page. Values of 32 bits have no agreed range and are refused.
 - A truncated file is an error. OpenCV decodes JPEG in less than half of Pillow's time (1.1 against 2.6 ms for 381x500,
@@ -30,6 +31,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from transfer.ops.reduced_scale import Reduction, factor_for, note
 from transfer.types import Size, UserError
 
 MAX_PIXELS = 178_000_000
@@ -44,6 +46,15 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".g
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _JPEG_END = b"\xff\xd9"
 _ORIENTATION_TAG = 0x0112
+_MIRRORED, _UPSIDE_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
+"""EXIF's orientations whose displayed columns, or rows, are the stored ones backwards."""
+_REDUCED = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""OpenCV's flags by factor: with that of colour they ask for colour."""
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _EXIF_KEYWORDS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 """Of text chunks that Pillow takes the orientation from."""
@@ -87,7 +98,7 @@ def read_image(path: str | Path, *, size: Size | None = None, max_pixels: int | 
         max_pixels: refuse more than this; None: `MAX_PIXELS`.
 
     Returns:
-        [H, W, 3] uint8, RGB, contiguous.
+        [H, W, 3] uint8, RGB, contiguous; smaller than the photograph only within `reduced_scale`.
 
     Raises:
         BrokenSample: unreadable, empty, truncated, too large, of another kind, or not of the stated size.
@@ -99,10 +110,13 @@ def read_image(path: str | Path, *, size: Size | None = None, max_pixels: int | 
         if size != header.stored_size:
             raise _broken(path, f"is {_by(header.size)} but its annotation says {_by(size)} (width x height)")
         orientation = 1
-    pixels = _decode_jpeg(data, header)
+    factor = factor_for(header.stored_size)
+    pixels = _decode_jpeg(data, header, factor)
     if pixels is None:
-        pixels = _decode_with_pillow(path, data, image)
-    return np.ascontiguousarray(_turn(pixels, orientation))
+        factor, pixels = 1, _decode_with_pillow(path, data, image)
+    turned = _turn(pixels, orientation)
+    note(_reduction(turned, header.stored_size, factor, orientation))
+    return np.ascontiguousarray(turned)
 
 
 def image_header(path: str | Path, *, max_pixels: int | None = None) -> ImageHeader:
@@ -223,17 +237,36 @@ def _has_exif(file: IO[bytes]) -> bool:
         file.seek(position)  # where Pillow goes on
 
 
-def _decode_jpeg(data: bytes, header: ImageHeader) -> np.ndarray | None:
-    """OpenCV's decoder for grey or RGB JPEG that ends as it should; None: not that, or it failed."""
+def _decode_jpeg(data: bytes, header: ImageHeader, factor: int) -> np.ndarray | None:
+    """OpenCV's decoder for grey or RGB JPEG that ends as it should; None: not that, or it failed.
+
+    Args:
+        data: of the file.
+        header: its own.
+        factor: pixels of the original a pixel.
+    """
     if header.format != "JPEG" or header.mode not in ("RGB", "L") or not data.endswith(_JPEG_END):
         return None
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[factor]
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
-    if decoded is None or decoded.shape != (*header.stored_size, 3):
+    if decoded is None or decoded.shape != (*(-(-side // factor) for side in header.stored_size), 3):
         return None
     return decoded
+
+
+def _reduction(turned: np.ndarray, stored: Size, factor: int, orientation: int) -> Reduction:
+    """How a photograph was read, for who asked for less."""
+    size = int(turned.shape[0]), int(turned.shape[1])
+    height, width = stored if orientation < 5 else stored[::-1]
+    beyond = (
+        size[1] - width / factor,
+        size[0] - height / factor,
+    )  # of the last stored pixel, which `_turn` may put first
+    shift = beyond[0] * (orientation in _MIRRORED), beyond[1] * (orientation in _UPSIDE_DOWN)
+    return Reduction(factor, size, shift)
 
 
 def _decode_with_pillow(path: str | Path, data: bytes, image: Image.Image) -> np.ndarray:
@@ -267,8 +300,8 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Stored pixels -> displayed pixels by EXIF's orientation (EXIF 2.32, tag 0x0112)."""
     if orientation >= 5:  # the stored rows are the displayed columns
         pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
+    if orientation in _MIRRORED:
         pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
+    if orientation in _UPSIDE_DOWN:
         pixels = pixels[::-1]
     return pixels
