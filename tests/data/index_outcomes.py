@@ -46,3 +46,15 @@ def uncached(monkeypatch: pytest.MonkeyPatch, read: Callable[[], Outcome]) -> Ou
 def entries() -> list[Path]:
     folder = cache_home() / "index"
     return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def check_noticed(read: Callable[[], Outcome], change: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes the data changes what is read, to what is read without the cache, and so it stays."""
+    before = read()
+    assert read() == before
+    change()
+    after = read()
+    assert after != before
+    expected = uncached(monkeypatch, read)
+    assert after == expected
+    assert read() == expected, "and the next time"

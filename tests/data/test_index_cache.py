@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from index_outcomes import Outcome, content, entries, uncached, write_image
+from index_outcomes import Outcome, check_noticed, content, entries, uncached, write_image
 
 from transfer.data import evidence, index_cache, voc
 from transfer.data.coco import COCODataset
@@ -130,13 +130,7 @@ def list_gone(kit: Path) -> None:
 def test_whatever_changes_is_noticed(
     kit: Path, change: Callable[[Path], None], on_broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = opened(kit, on_broken=on_broken)
-    change(kit)
-    after = opened(kit, on_broken=on_broken)
-    assert after != before
-    expected = uncached(monkeypatch, lambda: opened(kit, on_broken=on_broken))
-    assert after == expected
-    assert opened(kit, on_broken=on_broken) == expected, "and the next time"
+    check_noticed(lambda: opened(kit, on_broken=on_broken), lambda: change(kit), monkeypatch)
 
 
 def test_what_lies_beside_a_dangling_link_is_looked_at_all_the_same(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_outcomes import Outcome, content, entries, uncached, write_image
+from index_outcomes import Outcome, check_noticed, content, entries, write_image
 
 from transfer.data import index_cache, yolo
 from transfer.data.home import cache_home
@@ -148,14 +148,7 @@ def faulty_line(kit: Path) -> None:
 def test_whatever_changes_is_noticed(
     kit: Path, change: Callable[[Path], None], on_broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = opened(kit, on_broken)
-    assert opened(kit, on_broken) == before
-    change(kit)
-    after = opened(kit, on_broken)
-    assert after != before
-    expected = uncached(monkeypatch, lambda: opened(kit, on_broken))
-    assert after == expected
-    assert opened(kit, on_broken) == expected, "and the next time"
+    check_noticed(lambda: opened(kit, on_broken), lambda: change(kit), monkeypatch)
 
 
 def test_an_image_where_there_was_none_is_noticed(kit: Path) -> None:
