@@ -135,6 +135,13 @@ def test_override_makes_a_section_something_else(refused: Callable[..., str], ti
         ("model.backbone.norm=frosen", ["norm='frosen'", "frozen"]),
         ("metrics.0.protocol=voc07", ["voc07", "voc07_11point"]),
         (
+            "metrics=[{'type': 'transfer.metrics.mean_iou.MeanIoU'}]",
+            ["metrics.0: MeanIoU measures segmentation", "VOCMeanAP"],
+        ),
+        ("metrics=[{'type': 'transfer.optim.schedules.Constant'}]", ["metrics.0: Constant is no metric"]),
+        ("metrics=[]", ["metrics=[] must be a list of at least one"]),
+        ("metrics=[{}]", ["metrics.0: dict is no metric"]),
+        (
             "data.train.splits=trian",
             ["split 'trian'", "Splits that exist: 2007_test, 2007_train, 2007_trainval, 2007_val"],
         ),

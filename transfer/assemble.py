@@ -21,6 +21,7 @@ from backbones.contract import Backbone
 from backbones.cost import multiply_adds
 from backbones.dropblock import DropBlock, attach_dropblock
 from transfer.build import Node, build, check_arguments, nearest, parameters_of, resolve, to_json
+from transfer.data.strangers import short
 from transfer.data.subset import split_validation
 from transfer.engine.checkpoint import FORMAT, library_versions
 from transfer.engine.distributed import World
@@ -133,6 +134,12 @@ TASKS: dict[str, type[Task]] = {
     "segmentation": SegmentationTask,
     "classification": ClassificationTask,
 }
+_MEASURES = {
+    "detection": ("transfer.metrics.voc_map.VOCMeanAP", "evaluate"),
+    "segmentation": ("transfer.metrics.mean_iou.MeanIoU", "start", "result"),
+    "classification": ("transfer.metrics.accuracy.Accuracy", "start", "result"),
+}
+"""Task -> a metric for it, and the methods that metrics for it have."""
 _TRUTH = {"detection": "boxes", "segmentation": "masks", "classification": "classes of whole images"}
 
 
@@ -239,6 +246,7 @@ def build_evaluator(
     loaders = [test_loader(dataset, pipeline, share, pad_value, world) for pipeline in pipelines]
     loader = loaders[0] if len(loaders) == 1 else ViewsLoader(loaders)
     metrics = build(config["metrics"], "metrics", trusted=trusted)
+    _check_metrics(metrics, task_name(config))
     if isinstance(task, SegmentationTask):
         pictures = training_settings(config).pictures
         return SegmentationEvaluator(predictor, dataset, loader, metrics, world, pictures=pictures)
@@ -246,6 +254,18 @@ def build_evaluator(
         pictures = training_settings(config).pictures
         return ClassificationEvaluator(predictor, dataset, loader, metrics, world, pictures=pictures)
     return DetectionEvaluator(predictor, dataset, loader, metrics, world)
+
+
+def _check_metrics(metrics: Any, task: str) -> None:
+    """Raises: UserError for what measures nothing, or another task, before anything is trained."""
+    wanted = _MEASURES[task]
+    if not isinstance(metrics, list) or not metrics:
+        raise UserError(f"metrics={short(metrics)} must be a list of at least one, such as [dict(type={wanted[0]})]")
+    for place, metric in enumerate(metrics):
+        other = getattr(metric, "task", task)
+        if other != task or not all(callable(getattr(metric, method, None)) for method in wanted[1:]):
+            what = f"measures {other}" if other != task else "is no metric"
+            raise UserError(f"metrics.{place}: {type(metric).__name__} {what}; for {task} give dict(type={wanted[0]})")
 
 
 def build_run(config: Node, world: World) -> tuple[Run, Evaluator, Data]:

@@ -147,6 +147,8 @@ class Accuracy:
         UserError: An argument is not as said above.
     """
 
+    task = "classification"
+
     def __init__(self, *, topk: Sequence[int] = (1, 5), bins: int = 15) -> None:
         problems = []
         if (

@@ -41,6 +41,8 @@ class COCOMeanAP:
         UserError: An unknown or absent backend, or a limit below 1.
     """
 
+    task = "detection"
+
     def __init__(self, *, backend: str = "auto", max_detections: int = 100) -> None:
         problems = []
         if backend not in _BACKENDS:

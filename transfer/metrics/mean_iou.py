@@ -141,6 +141,8 @@ class MeanIoU:
         UserError: An unknown protocol.
     """
 
+    task = "segmentation"
+
     def __init__(self, *, protocol: str = "mean_iou") -> None:
         if protocol not in _PROTOCOLS:
             near = difflib.get_close_matches(str(protocol), _PROTOCOLS, n=1, cutoff=0)[0]

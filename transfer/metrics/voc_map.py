@@ -43,6 +43,8 @@ class VOCMeanAP:
         UserError: An unknown protocol or an IoU threshold out of range.
     """
 
+    task = "detection"
+
     def __init__(
         self,
         *,
