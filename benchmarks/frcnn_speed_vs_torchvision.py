@@ -10,9 +10,11 @@ configs/voc_frcnn_fpn_r50d.py; torchvision's step is that of its reference scrip
 torch.optim.SGD. Its images are handed over as floats in 0..1, as its own loaders make them; the resizing to equal size
 that its model contains is part of it.
 
-Time: process time on one thread, in turn. Memory: of a fresh process each. Of torch's allocator, as the profiler saw it
-during the third step, with the momentum that was there before. And of the operating system over the first two steps:
-the most that was resident less what was when all was built (from /proc; left out where a system has none).
+Time: process time on one thread, in turn. Memory: of a fresh process each, over three steps. Of torch's allocator, as
+the profiler saw it from before the model was built, less the model's own tensors: activations, gradients, momentum. (A
+profile of one step alone does not see the gradients of the step before, which torchvision's script keeps until the next
+backward pass, and the loop here does not.) And of the operating system: the most that was resident less what was when
+all was built (from /proc; left out where a system has none).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,8 @@ HEIGHT, WIDTH, BOXES = 320, 416, 6
 CLASSES = 12
 """Of the embedded sample, from which the model here takes their number."""
 STEPS_FOR_MEMORY = 3
+ACCOUNTS = ("resident", "allocated")
+"""Of memory: the operating system's, and that of torch's allocator."""
 STATUS = Path("/proc/self/status")
 _SAMPLE = "{'type': 'transfer.data.sample_dataset.SampleDetection', 'split': '%s'}"
 CHANGES = (
@@ -91,8 +96,8 @@ def our_run(images: int) -> Run:
     return build_run(node, World(0, 1, torch.device("cpu")))[0]
 
 
-def their_step(batch: Batch, ours: nn.Module | None = None) -> tuple[Callable[[], None], torch.optim.Optimizer]:
-    """torchvision's training step on the batch, its backbone and pyramid with this project's values where given."""
+def their_step(batch: Batch, ours: nn.Module | None = None) -> tuple[Callable[[], None], nn.Module]:
+    """torchvision's training step on the batch, and its model, which has this project's values where given."""
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
     if ours is not None:
         model: Any = ours  # a FasterRCNN of transfer.heads
@@ -110,34 +115,7 @@ def their_step(batch: Batch, ours: nn.Module | None = None) -> tuple[Callable[[]
         loss.backward()
         optimizer.step()
 
-    return step, optimizer
-
-
-class MemoryWatch:
-    """Called before each step: what the third one takes from torch's allocator, and the process's peak until then."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.resident = 0.0
-        self.allocated = 0.0
-        self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
-
-    def __call__(self) -> None:
-        self.calls += 1
-        if self.calls == STEPS_FOR_MEMORY:
-            self.resident = resident_megabytes("VmHWM")
-            self.profile.start()
-        elif self.calls == STEPS_FOR_MEMORY + 1:
-            self.profile.stop()
-            self.allocated = self._peak()
-
-    def _peak(self) -> float:
-        """Megabytes at the most during the step, above those before it."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.profile.export_chrome_trace(f"{folder}/trace.json")
-            events = json.loads(Path(f"{folder}/trace.json").read_text())["traceEvents"]
-        held = [event["args"] for event in events if event.get("name") == "[memory]"]
-        return (max(each["Total Allocated"] for each in held) - held[0]["Total Allocated"] + held[0]["Bytes"]) / 1e6
+    return step, detector
 
 
 def resident_megabytes(field: str) -> float:
@@ -148,32 +126,54 @@ def resident_megabytes(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024e-6
 
 
-def memory_of(who: str, images: int) -> dict[str, float]:
-    """Peaks of this process, which must be fresh, over training steps; "resident" is NaN without /proc."""
+def allocated_megabytes(profile: torch.profiler.profile, model: nn.Module) -> float:
+    """The most that torch's allocator held during a profile of all there was, less the model's own tensors."""
+    with tempfile.TemporaryDirectory() as folder:
+        profile.export_chrome_trace(f"{folder}/trace.json")
+        events = json.loads(Path(f"{folder}/trace.json").read_text())["traceEvents"]
+    most = max(event["args"]["Total Allocated"] for event in events if event.get("name") == "[memory]")
+    own = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
+    return (most - sum(own.values())) / 1e6
+
+
+def memory_of(who: str, account: str, images: int) -> float:
+    """Peak of this process, which must be fresh, over training steps, beyond the model; NaN without /proc."""
     from torch.utils.tensorboard import SummaryWriter  # noqa: F401  # or its import would count as training
 
     one_thread()
-    batch, watch = synthetic_batch(images), MemoryWatch()
+    batch = synthetic_batch(images)
+    profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+    if account == "allocated":
+        profile.start()  # it counts what is taken from here on, and the release of that alone
     if who == "ours":
         run = our_run(images)
-        optimizer = run.optimizer
-        run.batches = SameBatch(run, batch, watch, STEPS_FOR_MEMORY)
-        built = resident_megabytes("VmRSS")
-        trained(run)
+        run.batches = SameBatch(run, batch, lambda: None, STEPS_FOR_MEMORY)
+        model, steps = run.task.model, partial(trained, run)
     else:
-        step, optimizer = their_step(batch)
-        built = resident_megabytes("VmRSS")
-        for _ in range(STEPS_FOR_MEMORY):
-            watch()
-            step()
-        watch()
-    momentum = sum(state["momentum_buffer"].nbytes for state in optimizer.state.values()) / 1e6
-    return {"allocated": watch.allocated + momentum, "resident": watch.resident - built}
+        step, model = their_step(batch)
+        steps = partial(_repeat, step)
+    built = resident_megabytes("VmRSS")
+    steps()
+    if account == "resident":
+        return resident_megabytes("VmHWM") - built
+    profile.stop()
+    return allocated_megabytes(profile, model)
+
+
+def _repeat(step: Callable[[], None]) -> None:
+    for _ in range(STEPS_FOR_MEMORY):
+        step()
 
 
 def memory_in_fresh_process(who: str, images: int) -> dict[str, float]:
-    """The same in a process of its own; what it wrote to stderr is seen where it failed (torch's profiler chatters)."""
-    command = [sys.executable, __file__, "--memory-of", who, "--images", str(images)]
+    """All accounts, each by a process of its own, whose stderr is seen where it failed (torch's profiler chatters)."""
+    return {
+        account: _of_child("--memory-of", who, "--account", account, "--images", str(images)) for account in ACCOUNTS
+    }
+
+
+def _of_child(*arguments: str) -> Any:
+    command = [sys.executable, __file__, *arguments]
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode:
         print(process.stderr, end="", file=sys.stderr, flush=True)
@@ -245,10 +245,11 @@ def result(*, quick: bool) -> Result:
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--memory-of", choices=("ours", "torchvision"), help=argparse.SUPPRESS)
+    parser.add_argument("--account", choices=ACCOUNTS, default=ACCOUNTS[0], help=argparse.SUPPRESS)
     parser.add_argument("--images", type=int, default=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
-        print(json.dumps(memory_of(options.memory_of, options.images)))
+        print(json.dumps(memory_of(options.memory_of, options.account, options.images)))
     else:
         report(result(quick=options.quick), options)
 

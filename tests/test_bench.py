@@ -299,6 +299,16 @@ def test_resident_memory_is_no_number_without_proc(
     assert speed.resident_megabytes("VmHWM") == pytest.approx(3.072)
 
 
+def test_allocated_memory_is_the_most_that_was_held_beyond_the_model(benchmarks: Path) -> None:
+    speed = importlib.import_module("frcnn_speed_vs_torchvision")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        model = torch.nn.Linear(1000, 1000)  # 4 MB
+        for megabytes in (12, 20, 8):
+            held = torch.zeros(megabytes * 250_000)
+            del held
+    assert speed.allocated_megabytes(profile, model) == pytest.approx(20, abs=0.1)
+
+
 def test_a_process_for_memory_that_fails_shows_why(
     benchmarks: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -308,7 +318,9 @@ def test_a_process_for_memory_that_fails_shows_why(
     script.write_text(
         "import json, sys; print('a line', file=sys.stderr); print('a line'); print(json.dumps(sys.argv[1:]))"
     )
-    assert speed.memory_in_fresh_process("ours", 2) == ["--memory-of", "ours", "--images", "2"]
+    assert speed.memory_in_fresh_process("ours", 2) == {
+        account: ["--memory-of", "ours", "--account", account, "--images", "2"] for account in ("resident", "allocated")
+    }
     script.write_text("raise SystemExit('out of memory')")
     with pytest.raises(subprocess.CalledProcessError):
         speed.memory_in_fresh_process("ours", 2)
