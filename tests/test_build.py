@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,12 @@ def test_a_checkpoints_config_cannot_name(dotted: str) -> None:
         resolve(dotted, TRUSTED_MODULES)
     with pytest.raises(UserError):
         build({"a": [{"type": dotted}]}, trusted=TRUSTED_MODULES)
+
+
+def test_every_command_can_be_run_by_its_name(repository: Path) -> None:
+    tools = [path for path in (repository / "tools").glob("*.py") if path.name != "__init__.py"]
+    assert len(tools) >= 13
+    assert [path.name for path in tools if not os.access(path, os.X_OK)] == []
 
 
 @pytest.mark.parametrize("dotted", TRUSTED_FUNCTIONS)

@@ -47,6 +47,17 @@ def test_a_run_leaves_all_that_a_detector_s_leaves(run_directory: Path) -> None:
     assert {"loss_segmentation", "loss_auxiliary"} <= set(rows[0])
 
 
+def test_without_pictures_the_test_figures_are_written_all_the_same(config_file: Path, tmp_path: Path) -> None:
+    config = load_config(config_file, ("training.pictures=0", "data.val=0.3", "training.epochs=3"))
+    assert training.run(config, name="tiny", work_dir=tmp_path, device="cpu")
+    folder = tmp_path / "tiny" / "001"
+    assert "test set" in json.loads((folder / "results.json").read_text())["measured"]
+    assert not list(folder.glob("*predictions.jpg"))
+    assert "test set, " in (folder / "log.txt").read_text()
+    evaluate_checkpoint(folder / "last.pth", output=str(tmp_path / "out"), device="cpu")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json"}
+
+
 def test_evaluate_repeats_the_figures_from_the_checkpoint(run_directory: Path, tmp_path: Path) -> None:
     (result,) = evaluate_checkpoint(run_directory / "last.pth", output=str(tmp_path), device="cpu")
     trained = json.loads((run_directory / "results.json").read_text())["metrics"][0]

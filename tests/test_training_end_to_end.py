@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import math
+import re
 import shutil
 import signal
 import sys
@@ -352,15 +353,39 @@ def test_predictions_for_a_file_and_a_glob(finished_run: Path, pictures: Path, t
     together = predict_paths(
         checkpoint,
         [str(pictures / "**" / "*.[pw]*"), str(pictures / "grey.png")],
-        output=str(output),
+        output=str(tmp_path / "together"),
         device="cpu",
         score=0.0,
         pictures=False,
     )
     assert [Path(r["file"]).name for r in together] == ["grey.png", "deep.webp"]  # each once
     assert together[0] == alone
-    assert not (output / "deep.jpg").exists()
+    assert [path.name for path in (tmp_path / "together").iterdir()] == ["predictions.json"]
     assert (output / "grey.jpg").exists()
+
+
+def test_predictions_of_before_are_kept(
+    finished_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_tool: Tool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        predict_paths(finished_run / "last.pth", [str(pictures / "grey.png")], device="cpu", pictures=False)
+    assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["001", "002"]
+    before = (tmp_path / "predictions" / "001" / "predictions.json").read_bytes()
+    code, errors = run_tool("predict", finished_run / "last.pth", pictures, "--output", "predictions/001")
+    assert code == 2
+    assert "--output 'predictions/001' has predictions.json of before: give another folder" in errors
+    assert [path.name for path in (tmp_path / "predictions" / "001").iterdir()] == ["predictions.json"]
+    assert (tmp_path / "predictions" / "001" / "predictions.json").read_bytes() == before
+
+
+def test_a_run_directory_in_place_of_its_checkpoint_is_answered_with_that(finished_run: Path, run_tool: Tool) -> None:
+    code, errors = run_tool("evaluate", finished_run)
+    assert code == 2
+    assert re.search(r"is a folder, no checkpoint: give '.*/(best|last)\.pth'", errors)
+    code, errors = run_tool("evaluate", finished_run.parent)
+    assert code == 2
+    assert "is a folder, no checkpoint: give a last.pth or best.pth" in errors
 
 
 def test_a_picture_is_predicted_as_in_evaluation(finished_run: Path, devkit: Path, tmp_path: Path) -> None:
@@ -500,7 +525,12 @@ def test_predict_leaves_out_what_is_weaker_than_the_score(finished_run: Path, de
 
     def scores(least: float) -> list[float]:
         (result,) = predict_paths(
-            finished_run / "last.pth", [image], output=str(tmp_path), score=least, device="cpu", pictures=False
+            finished_run / "last.pth",
+            [image],
+            output=str(tmp_path / str(least)),
+            score=least,
+            device="cpu",
+            pictures=False,
         )
         return [detection["score"] for detection in result["detections"]]
 

@@ -110,7 +110,7 @@ def test_override_makes_a_section_something_else(refused: Callable[..., str], ti
         ("optimizer.lr=-0.1", ["lr is -0.1", "above 0"]),
         ("optimizer.lr=1e-4x", ["lr is '1e-4x'", "give a number above 0"]),
         ("training.accumulate=3", ["batch_size=2", "accumulate=3", "multiple"]),
-        ("schedule.iterations=50", ["WarmUp: 50 iterations", "8 iterations", "shorten the warm-up or train longer"]),
+        ("schedule.iterations=50", ["WarmUp: 50 iterations", "8 iterations", "shorten the warm-up", "training.epochs"]),
         ("training.epochs=-1", ["epochs=-1", "above 0"]),
         ("training.ema=True", ["ema=True", "None or a dict"]),
         ("training.ema={'deacy': 0.9}", ["training.ema", "'deacy'", "'decay'"]),

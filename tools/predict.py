@@ -14,7 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Predict pictures with a checkpoint or an exported file.")
     parser.add_argument("checkpoint", help="last.pth or best.pth of a run, or an exported .onnx")
     parser.add_argument("paths", nargs="+", metavar="PATHS", help="files, folders, globs")
-    parser.add_argument("--output", default="predictions", metavar="DIR", help="default: predictions")
+    parser.add_argument("--output", metavar="DIR", help="a new folder (default: predictions/001 and so on)")
     parser.add_argument("--score", type=float, default=0.3, help="weaker detections are left out (default 0.3)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--no-fuse", action="store_true", help="do not fold batch norms into convolutions")

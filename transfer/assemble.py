@@ -122,6 +122,8 @@ def build_data(config: Node, trusted: Sequence[str] | None = None) -> Data:
     test = build_dataset(nodes["test"], "data.test", train.class_names, trusted)
     val = nodes.get("val")
     if isinstance(val, float):
+        if not 0 < val < 1:
+            raise UserError(f"data.val={val}: the share of training images to hold out lies between 0 and 1")
         train, held_out = split_validation(train, val, config["training"].get("seed", 0))
         return Data(train, held_out, True, test)
     if val is not None:

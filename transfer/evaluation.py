@@ -92,8 +92,6 @@ def evaluate_checkpoint(
         results = evaluator(restored.task.model, progress(len(dataset)))
     finally:
         end_workers(evaluator.loader)
-    for result in results:
-        logger.info("%s", result.table())
     facts = {
         "checkpoint": str(path),
         "iteration": checkpoint["iteration"],
@@ -103,13 +101,16 @@ def evaluate_checkpoint(
         "metrics": [as_plain(result) for result in results],
     }
     write_text_atomically(folder / "results.json", json_text(facts))
-    written = ["results.json", "predictions.jpg"]
+    written = ["results.json"]
     if isinstance(evaluator, DetectionEvaluator):
         records = [evaluator.dataset.record(index) for index in range(len(dataset))]
         ids = evaluator.dataset.category_ids()
         write_coco_detections(folder / "detections.json", records, evaluator.predictions, ids)
-        written.insert(1, "detections.json")
+        written.append("detections.json")
+    for result in results:
+        logger.info("%s", result.table())
     evaluator.draw(folder / "predictions.jpg")
+    written += ["predictions.jpg"] if (folder / "predictions.jpg").is_file() else []
     logger.info("%s are in %s", ", ".join(written), folder)
     return results
 

@@ -16,7 +16,7 @@ from transfer.batch.collate import Collate
 from transfer.batch.view import ViewedSample
 from transfer.data.image import IMAGE_SUFFIXES, BrokenSample, read_image
 from transfer.engine.hooks import json_text
-from transfer.engine.run_directory import write_text_atomically
+from transfer.engine.run_directory import new_run_directory, write_text_atomically
 from transfer.engine.views import views_of
 from transfer.evaluation import make_folder, progress
 from transfer.export.trained import open_trained
@@ -54,7 +54,7 @@ def predict_paths(
     checkpoint_path: str | Path,
     paths: Sequence[str],
     *,
-    output: str = "predictions",
+    output: str | None = None,
     score: float = 0.3,
     device: str = "auto",
     pictures: bool = True,
@@ -67,7 +67,8 @@ def predict_paths(
     Args:
         checkpoint_path: a checkpoint of this project, or an ONNX file that tools/export.py made of one.
         paths: files, folders, globs.
-        output: folder for predictions.json and the drawings; files of the same names in it are replaced.
+        output: folder for predictions.json and the drawings, without predictions of before; None: the next number
+            below `predictions`.
         score: weaker detections are left out, in [0, 1]; read by detectors only.
         device: "auto", "cpu", "cuda", "cuda:N".
         pictures: whether to draw.
@@ -88,7 +89,9 @@ def predict_paths(
     classifies = task_name(restored.config) == "classification"
     divisor = 1 if classifies else restored.config["loader"].get("size_divisor", 32)
     collate = Collate(backbone_of(restored.task.model).pad_value, size_divisor=divisor)
-    folder = make_folder(output)
+    folder = new_run_directory(Path("predictions"), option="--output") if output is None else make_folder(output)
+    if (folder / "predictions.json").exists():
+        raise UserError(f"--output {str(folder)!r} has predictions.json of before: give another folder")
     if task_name(restored.config) == "segmentation":
         make_folder(str(folder / "masks"))
     names = _drawing_names(images)

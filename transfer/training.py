@@ -31,6 +31,7 @@ from transfer.engine.run_directory import (
 from transfer.engine.train import Ending, Evaluation, Event, Hook, MetricLike, Run, evaluated, train
 from transfer.engine.workers import end_workers
 from transfer.evaluator import Evaluator
+from transfer.loading import training_settings
 from transfer.preflight.preflight import preflight
 from transfer.preflight.report import errors_text, log_report, write_report
 from transfer.report.curves import draw_curves, read_rows
@@ -277,12 +278,14 @@ def _report(folder: Path, config: Node, data: Data, evaluator: Evaluator, here: 
             results: list[MetricLike] = on_test(restored.task.model)
         finally:
             end_workers(on_test.loader)
-        on_test.draw(folder / "test_predictions.jpg")
-        for result in results:
-            logger.info("test set, %s:\n%s", name, result.table())
         metrics = [as_plain(result) for result in results]
         which = "best.pth (chosen on validation data), test set" if best.is_file() else "last.pth, test set"
     else:
         metrics = [as_plain(result) for result in evaluator.results]
         which = "last.pth, test set"
     write_text_atomically(folder / "results.json", json_text({"measured": which, "metrics": metrics}))
+    if data.has_validation:
+        for result in results:
+            logger.info("test set, %s:\n%s", name, result.table())
+        if training_settings(config).pictures:
+            on_test.draw(folder / "test_predictions.jpg")

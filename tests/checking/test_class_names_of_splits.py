@@ -53,6 +53,18 @@ def test_likeness(tmp_path: Path, name: str, suspected: bool) -> None:
     assert [each.code for each in findings_of(folder)] == (["class-misspelt"] if suspected else [])
 
 
+@pytest.mark.parametrize(
+    ("name", "suspected"), [("WCB", True), ("BWC", True), ("wcb", True), ("CWB", False), ("RBC", False)]
+)
+def test_exchanged_letters_of_a_short_name(tmp_path: Path, name: str, suspected: bool) -> None:
+    folder = write_voc(tmp_path)
+    for stem in [path.stem for path in (folder / "Annotations").glob("*.xml")]:
+        rename_in(folder, stem, "apple", "WBC", 1)
+    for stem in (TRAIN[5], TEST[4], "val_01"):
+        rename_in(folder, stem, "WBC", name, 1)
+    assert [each.code for each in findings_of(folder)] == (["class-misspelt"] if suspected else [])
+
+
 def test_a_frequent_name_is_no_slip(tmp_path: Path) -> None:
     folder = write_voc(tmp_path)
     for stem in (*TRAIN[:20:2], TEST[4], "val_01"):

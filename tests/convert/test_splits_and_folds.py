@@ -103,6 +103,8 @@ def test_folds_with_a_test_set_kept(source: Path, tmp_path: Path, target: Any) -
     truth = [truth_of(load(target, root, f"fold{fold}_val")) for fold in range(3)]
     assert all({box[0] for boxes in part.values() for box in boxes} == {"cat", "cow", "dog"} for part in truth)
     assert lines[-1].startswith(f"tools/train_det.py configs/{target}_folder_frcnn_lite0.py")
+    assert "fold0_val" in lines[-1], "what this fold leaves out of training chooses the checkpoint"
+    assert "data.val=0.1" not in lines[-1]
     if target == "yolo":
         for fold in range(3):
             dataset = YOLODataset(root / f"fold{fold}.yaml", "train")
@@ -165,7 +167,9 @@ def test_the_printed_command_opens_the_data(
     assert ids["test"]
     assert not ids["train"] & ids["test"]
     assert not ids["train"] & ids.get("val", set())
-    assert ("val" in ids) == ("val" in options.get("shares", {}) and "test" in options.get("shares", {}))
+    chosen_by = "keep" in options or {"val", "test"} <= options.get("shares", {}).keys()
+    assert ("val" in ids) == chosen_by
+    assert not ids["test"] & ids.get("val", set())
 
 
 def test_arguments_of_the_command_line() -> None:

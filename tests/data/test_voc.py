@@ -144,6 +144,9 @@ def test_a_missing_split_names_those_that_exist(tmp_path: Path) -> None:
         VOCDataset(tmp_path / "absent", "train")
     with pytest.raises(UserError, match="XMLFolderDataset"):
         VOCDataset(folder / "JPEGImages", "train")
+    (folder / "JPEGImages/data.yaml").touch()
+    with pytest.raises(UserError, match=r"no VOC data.*its data.yaml says YOLO: take configs/yolo_folder"):
+        VOCDataset(folder / "JPEGImages", "train")
     with pytest.raises(UserError, match="names a file in ImageSets/Main"):
         VOCDataset(tmp_path, "2007_../../secret")
     with pytest.raises(UserError, match="splits is empty"):

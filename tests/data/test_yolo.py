@@ -327,6 +327,12 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
+def test_another_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Annotations").mkdir()
+    with pytest.raises(UserError, match=r"has no data.yaml; its Annotations say VOC: take configs/voc_folder"):
+        read_layout(tmp_path)
+
+
 def test_which_file_is_the_data_sets(tmp_path: Path) -> None:
     root = write(tmp_path / "d", file="pets.yaml", train_a=DOG)
     assert len(YOLODataset(root, "train")) == 1

@@ -114,7 +114,9 @@ def assert_alike(one: dict[str, Any], two: dict[str, Any]) -> None:
 def test_test_time_views_work_on_a_file(exported: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
     views = {"scales": [1.0, 1.5], "flip": True}
     both = [
-        predict_paths(path, [str(pictures / "test")], output=str(tmp_path), pictures=False, test_time=views)
+        predict_paths(
+            path, [str(pictures / "test")], output=str(tmp_path / path.suffix), pictures=False, test_time=views
+        )
         for path in (exported["segmentation"].with_suffix(".pth"), exported["segmentation"])
     ]
     for one, two in zip(*both, strict=True):
@@ -220,7 +222,7 @@ def test_a_two_stage_detector_is_exported_with_its_suppression_outside(
     file = export_checkpoint(checkpoint, suppression="outside", check_on=[str(devkit / "VOC2007" / "JPEGImages")])
     assert read(file)[1].gives == "regions"
     both = [
-        predict_paths(path, [str(devkit)], output=str(tmp_path / "out"), pictures=False, score=0.0)
+        predict_paths(path, [str(devkit)], output=str(tmp_path / path.suffix), pictures=False, score=0.0)
         for path in (checkpoint, file)
     ]
     scores = [[row["score"] for image in each for row in image["detections"]] for each in both]

@@ -35,6 +35,7 @@ def predicted(folder: Path, content: bytes) -> list[dict[str, Any]]:
     """What predict.py does with such a file."""
     (folder / "fuzzed.onnx").write_bytes(content)
     photographs = [str(folder / "photograph.png")]
+    (folder / "out" / "predictions.json").unlink(missing_ok=True)
     return predict_paths(folder / "fuzzed.onnx", photographs, output=str(folder / "out"), device="cpu", score=0.0)
 
 

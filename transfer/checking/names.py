@@ -154,10 +154,17 @@ def probable_slips(parts: Sequence[Part], corrections: Mapping[str, str]) -> dic
         if meant is None:
             frequent = {other.casefold(): other for other in counts if counts[other] >= _RARE * count}
             alike = difflib.get_close_matches(name.casefold(), list(frequent), n=1, cutoff=_LIKENESS)
+            alike = alike or [other for other in frequent if _exchanged(name.casefold(), other)]
             meant = frequent[alike[0]] if alike else None
         if meant is not None:
             slips[name] = meant
     return slips
+
+
+def _exchanged(one: str, other: str) -> bool:
+    """Whether two neighbouring letters changed places: in short names difflib finds too little that is alike."""
+    swaps = (other[:at] + other[at + 1] + other[at] + other[at + 2 :] for at in range(len(other) - 1))
+    return len(one) > 2 and one != other and one in swaps
 
 
 def _slip_finding(parts: Sequence[Part], name: str, meant: str, corrections: Mapping[str, str]) -> Finding:

@@ -154,6 +154,8 @@ def _read_place(dataset: AnnotatedSet, place: _Place, *, whole: bool) -> None:
     splits_of: dict[str, list[str]] = {}
     for split, stems in place.splits.items():
         dataset.splits += [] if split in dataset.splits else [split]
+        if not stems:
+            dataset.notes.append(f"split {split!r} of {place.annotations.parent} is empty: its list names no image")
         for stem in stems:
             known = find_name(files, stem)
             if known is not None:

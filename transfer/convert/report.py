@@ -91,7 +91,8 @@ def _roles(splits: Sequence[str]) -> tuple[str | None, str | None, str | None]:
 
     folds = first(r"^fold0_train$")
     if folds:
-        return folds, None, first(r"^test") or "fold0_val"
+        test = first(r"^test")
+        return (folds, "fold0_val", test) if test else (folds, None, "fold0_val")
     train = first(r"(^|_)train(?!val)") or first(r"(^|_)trainval")
     val = first(r"(^|_)val")
     test = first(r"(^|_)test")

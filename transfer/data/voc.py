@@ -151,10 +151,11 @@ def _find_split(root: Path, split: str) -> _SplitList:
     """Where a split such as "2007_test" or "train" is listed."""
     years = _years(root)
     if not years:
-        raise UserError(
-            f"{root}: no VOC data: expected VOCdevkit/VOC2007, VOC2007 or ImageSets/Main in it; "
-            "for XML files without split lists use XMLFolderDataset"
-        )
+        if (root / "data.yaml").is_file():
+            remedy = "its data.yaml says YOLO: take configs/yolo_folder_frcnn_lite0.py or its like"
+        else:
+            remedy = "for XML files without split lists take configs/xml_folder_frcnn_lite0.py (XMLFolderDataset)"
+        raise UserError(f"{root}: no VOC data: expected VOCdevkit/VOC2007, VOC2007 or ImageSets/Main in it; {remedy}")
     match = re.fullmatch(r"(\d{4})_(.+)", split)
     year, name = match.groups() if match else ("", split)
     # a flat folder may have lists that look as if they named a year

@@ -205,6 +205,11 @@ def _yaml_file(root: Path) -> Path:
     if files:
         shown = ", ".join(path.name for path in files[:10])
         raise UserError(f"{root}: has no data.yaml but {shown}: name one of these as root")
+    if (root / "Annotations").is_dir():
+        raise UserError(
+            f"{root}: has no data.yaml; its Annotations say VOC: take configs/voc_folder_frcnn_lite0.py or, without "
+            "split lists, configs/xml_folder_frcnn_lite0.py"
+        )
     classes = [name for name in ("classes.txt", "labels/classes.txt") if (root / name).is_file()]
     hint = f" ({classes[0]} has the names)" if classes else ""
     raise UserError(f"{root}: has no data.yaml. Write one that says where the images are{hint}, such as:{_EXAMPLE}")

@@ -70,6 +70,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             that are missing or of other types (each is named).
     """
     path = Path(path)
+    if path.is_dir():
+        raise RefusedCheckpoint(f"{str(path)!r} is a folder, no checkpoint{_checkpoint_in(path)}")
     if not path.is_file():
         raise RefusedCheckpoint(f"no checkpoint {str(path)!r}{_nearest_file(path)}")
     if not zipfile.is_zipfile(path):
@@ -112,6 +114,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"checkpoint {str(path)!r} is not as this project writes it: {'; '.join(problems)}. Take another copy"
         )
     return checkpoint
+
+
+def _checkpoint_in(folder: Path) -> str:
+    """A remedy that names the better one of a run directory's checkpoints, where there is one."""
+    found = next((folder / name for name in ("best.pth", "last.pth") if (folder / name).is_file()), None)
+    return f": give {str(found)!r}" if found else ": give a last.pth or best.pth"
 
 
 def _nearest_file(path: Path) -> str:

@@ -66,7 +66,8 @@ class WarmUp(Schedule):
         if length >= span.length:
             return [
                 f"WarmUp: {length} iterations of warm-up ({length / span.per_epoch:g} epochs) leave nothing of the "
-                f"{span.length} iterations there are; shorten the warm-up or train longer"
+                f"{span.length} iterations there are; shorten the warm-up (schedule.iterations or "
+                "its like) or train longer (training.epochs)"
             ]
         return self.then.problems(span._replace(start=span.start + length))
 

@@ -105,6 +105,8 @@ def page_of_label_maps(
 ) -> None:
     """A grid of images, each under its truth and, to the right, under what was predicted, above a legend.
 
+    Without predictions nothing is written.
+
     Args:
         dataset: the images.
         label_maps: predictions by position in the data set.
@@ -113,6 +115,8 @@ def page_of_label_maps(
         pairs: images a row.
         side: of a tile, pixels.
     """
+    if not label_maps:
+        return
     known = sorted(label_maps)
     tiles, seen = [], np.zeros(256, bool)
     for place in spread(len(known), count):
