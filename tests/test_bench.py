@@ -188,6 +188,7 @@ def test_an_interruption_keeps_what_was_measured(folder: Path, whom: str) -> Non
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )
     assert bench.stdout is not None
     lines = list(iter(bench.stdout.readline, "hangs\n"))

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from transfer.batch.view import TrainingView
-from transfer.build import from_json
+from transfer.build import Node, from_json
 from transfer.data.classification_dataset import LabelledImages
 from transfer.data.concat import UnionDataset
 from transfer.data.image import read_image
 from transfer.data.mask_dataset import MaskDataset
 from transfer.data.table import DetectionTable, TableDataset
-from transfer.loading import loader_settings
+from transfer.engine.distributed import World
+from transfer.loading import loader_settings, training_batches
+from transfer.loading import test_loader as loader_for_testing
 from transfer.ops.reduced_scale import factor_for, reduced_scale
 from transfer.types import Request, Sample, UserError
 
@@ -145,11 +148,11 @@ def test_classes_of_whole_images_and_joined_sets(tmp_path: Path) -> None:
     assert sample_of(both, 100).boxes.tolist() == [[each / 4 for each in BOX]]
 
 
-class Pairs:
-    """A user's own data set: two photographs beside each other, or one made smaller."""
+class Made:
+    """A user's own data set: of two photographs, one beside the other or mixed, or of one made smaller."""
 
-    def __init__(self, path: str, *, two: bool) -> None:
-        self.whole, self.two = detection(path), two
+    def __init__(self, path: str, how: str) -> None:
+        self.whole, self.how = detection(path), how
 
     def __len__(self) -> int:
         return 1
@@ -159,16 +162,32 @@ class Pairs:
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.whole[index]
-        sample.image = np.concatenate([sample.image, self.whole[index].image]) if self.two else sample.image[::2]
+        if self.how == "smaller":
+            sample.image = sample.image[::2]
+        elif self.how == "beside":
+            sample.image = np.concatenate([sample.image, self.whole[index].image])
+        else:
+            sample.image = np.maximum(sample.image, self.whole[index].image)
         return sample
 
 
-@pytest.mark.parametrize("two", [True, False])
-def test_a_sample_that_is_not_one_photograph_is_refused(tmp_path: Path, two: bool) -> None:
-    dataset = Pairs(photograph(tmp_path / "a.jpg"), two=two)
+@pytest.mark.parametrize("how", ["smaller", "beside", "mixed"])
+def test_a_sample_that_is_not_one_photograph_is_refused(tmp_path: Path, how: str) -> None:
+    dataset = Made(photograph(tmp_path / "a.jpg"), how)
     sample_of(dataset, None)
     with pytest.raises(UserError, match=r"a.jpg: loader.decode_at_least is for data sets"):
         sample_of(dataset, 100)
+
+
+def test_training_reads_smaller_photographs_and_testing_does_not(tiny_config: Node, tmp_path: Path) -> None:
+    tiny_config["loader"]["decode_at_least"] = 100
+    tiny_config["loader"]["batch_size"] = 1
+    data, alone = detection(photograph(tmp_path / "a.jpg")), World(0, 1, torch.device("cpu"))
+    training = training_batches(tiny_config, data, (0, 0, 0), alone)[0](0)
+    training.dataset.augment = kept
+    assert training.dataset[Request(0, 0)].sample.image.shape == (101, 130, 3)
+    testing = loader_for_testing(data, kept, loader_settings(tiny_config), (0, 0, 0), alone)
+    assert testing.dataset[Request(0, 0)].sample.image.shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize("wrong", [31, 0, -600, 600.0, "600", True])

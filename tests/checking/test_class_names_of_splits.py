@@ -10,6 +10,7 @@ from faulty_sets import TEST, TRAIN, config_of, write_voc, xml_of
 
 from transfer.checking.check import check_detection
 from transfer.checking.findings import Finding
+from transfer.checking.names import _exchanged
 
 
 def rename_in(folder: Path, stem: str, old: str, new: str, count: int = -1) -> None:
@@ -63,6 +64,11 @@ def test_exchanged_letters_of_a_short_name(tmp_path: Path, name: str, suspected:
     for stem in (TRAIN[5], TEST[4], "val_01"):
         rename_in(folder, stem, "WBC", name, 1)
     assert [each.code for each in findings_of(folder)] == (["class-misspelt"] if suspected else [])
+
+
+def test_names_of_two_letters_are_too_short_to_tell() -> None:
+    assert _exchanged("abc", "acb")
+    assert not _exchanged("ab", "ba")
 
 
 def test_a_frequent_name_is_no_slip(tmp_path: Path) -> None:

@@ -121,6 +121,15 @@ def test_folds_survive_the_way_to_another_format(source: Path, tmp_path: Path) -
         assert members("coco", tmp_path / "coco", split) == members("voc", tmp_path / "voc", split)
 
 
+def test_an_empty_list_is_named(source: Path, tmp_path: Path) -> None:
+    assert not any("is empty" in line for line in convert(source, tmp_path / "a", to="voc"))
+    (source / "ImageSets/Main/val.txt").write_text("\n")
+    lines = convert(source, tmp_path / "b", to="voc")
+    assert [line for line in lines if "is empty" in line] == [
+        f"split 'val' of {source} is empty: its list names no image"
+    ]
+
+
 def test_what_cannot_be_had_is_said(source: Path, tmp_path: Path) -> None:
     (source / "JPEGImages/p00.png").unlink()
     shutil.copy(source / "JPEGImages/p29.png", source / "JPEGImages/p00.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tiny_masks import write_masks
 from transfer.engine.checkpoint import load_checkpoint
 from transfer.export import command
 from transfer.export.command import export_checkpoint
-from transfer.export.integers import Photographs, _spread
+from transfer.export.integers import Photographs, _spread, _tell_loss
 from transfer.export.quantize import _not_of_the_network, quantized
 from transfer.restoring import restore
 from transfer.types import UserError
@@ -131,6 +132,16 @@ def test_photographs_are_of_the_config_or_given(checkpoint: Path, pictures: Path
     assert [path.name for path in given.files] == [every[0], every[3]]
     assert [Path(sample.path).name for sample in given.samples()] == [every[0], every[3]]
     assert len(given.test) == 2
+
+
+@pytest.mark.parametrize(
+    ("after", "warned"), [(0.75, False), (0.68, False), (0.67, True), (0.0, True)], ids=lambda value: str(value)
+)
+def test_a_loss_beyond_a_tenth_is_warned_of(after: float, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trickstack")
+    _tell_loss("mAP50 of 9 test images", 0.75, after)
+    assert f"int8 loses {75 - 100 * after:.2f} points of mAP50 of 9 test images" in caplog.text
+    assert (f"int8 keeps only {after / 0.0075:.0f} % of mAP50" in caplog.text) == warned
 
 
 @pytest.mark.parametrize(

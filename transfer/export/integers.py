@@ -119,11 +119,14 @@ def write_integers(
             name, label, 100 * value, 1e3 * seconds[name], path.stat().st_size / 1e6,
         )  # fmt: skip
     (label, before), (_, after) = figures["float32"], figures["int8"]
+    _tell_loss(label, before, after)
+
+
+def _tell_loss(label: str, before: float, after: float) -> None:
     logger.info("int8 loses %.2f points of %s", 100 * (before - after), label)
     if after < _WORTH * before:
-        logger.warning(
-            "int8 keeps only %.0f %% of %s: calibrate on more images, or take float32", 100 * after / before, label
-        )
+        kept = 100 * after / before
+        logger.warning("int8 keeps only %.0f %% of %s: calibrate on more images, or take float32", kept, label)
 
 
 def _set_data_root(config: Node, root: str, trusted: Sequence[str] | None, *, alone: bool) -> None:
