@@ -68,6 +68,15 @@ def test_classes_become_dotted_names_and_constants_their_values(small: Path) -> 
     assert set(config) == set(TOP_LEVEL) - {"task"}  # which may be left out; _private stayed in the file
 
 
+def test_a_file_that_is_joined_from_elsewhere_is_answered_with_how_it_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from mmengine.config import read_base\nwith read_base():\n    from configs._base_.part import *\n")
+    with pytest.raises(
+        UserError, match=r"mine\.py: read_base\(\) joins files .* put the file into the folder configs/"
+    ):
+        load_config(path)
+
+
 def test_read_base_joins_files_and_later_values_win(tmp_path: Path) -> None:
     (tmp_path / "_base_").mkdir()
     (tmp_path / "_base_" / "part.py").write_text("training = dict(epochs=1, seed=3)\nloader = dict(a=1)\n", "utf-8")

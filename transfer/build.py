@@ -106,6 +106,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Node:
     try:
         raw = Config.fromfile(str(path), lazy_import=True)._to_lazy_dict()
     except Exception as error:  # the file is a program: whatever it raises is a mistake in it
+        if _asks_for_a_package(error):
+            raise UserError(
+                f"config {path}: read_base() joins files that lie beside this one or below it, by a relative import "
+                "(from ._base_.part import *), or those of installed packages: put the file into the folder configs/"
+            ) from error
         raise UserError(f"config {path}: {type(error).__name__}: {error}") from error
     config = {key: as_plain_node(value, key, f"config {path}") for key, value in raw.items() if not key.startswith("_")}
     unknown = [f"{key!r}{nearest(key, TOP_LEVEL)}" for key in config if key not in TOP_LEVEL]
@@ -125,6 +130,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Node:
     if wrong:
         raise UserError(f"config {path}: {'; '.join(wrong)}")
     return config
+
+
+def _asks_for_a_package(error: Exception) -> bool:
+    """Whether mmengine looked for an installed package to join a file of, by setuptools' help."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "pkg_resources":
+        return True
+    return type(error).__name__ == "DistributionNotFound" or "namespace package" in str(error)
 
 
 def as_plain_node(value: Any, where: str, source: str) -> Any:
